@@ -1,0 +1,1 @@
+"""Export of a trained network: SavedModel, ONNX, verification, benchmark, serving."""

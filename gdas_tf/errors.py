@@ -1,0 +1,9 @@
+"""The two errors a user can meet; each is one line that says what to do."""
+
+
+class UsageError(ValueError):
+    """Wrong use: a bad value, a missing or damaged file, options that do not fit. Exit code 2."""
+
+
+class RunError(RuntimeError):
+    """A run that was set up rightly but failed, as with a full disk. Exit code 1."""

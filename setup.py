@@ -1,0 +1,34 @@
+"""Packaging: the folders gdas_tf/, cli/ and export/ install as gdas_tf, gdas_tf.cli and gdas_tf.export."""
+
+from setuptools import setup
+
+setup(
+    name="gdas-tf",
+    version="0.1.0",
+    description="Search a convolutional cell for your images with GDAS, retrain it, export it verified and measured",
+    python_requires=">=3.11",
+    packages=["gdas_tf", "gdas_tf.cli", "gdas_tf.export"],
+    package_dir={"gdas_tf": "gdas_tf", "gdas_tf.cli": "cli", "gdas_tf.export": "export"},
+    install_requires=[
+        "tensorflow>=2.20,<2.22",
+        "keras>=3.12,<3.16",
+        "tensorflow-datasets>=4.9.9,<5",
+        "tf2onnx>=1.17,<1.18",
+        "onnx>=1.18,<2",
+        "onnxruntime>=1.22,<2",
+        "numpy>=1.26,<3",
+        "scikit-learn>=1.5,<2",
+        "pillow>=10.3",
+        "matplotlib>=3.9,<4",
+        "pyyaml>=6,<7",
+        "filelock>=3.13,<4",
+        "tqdm>=4.66,<5",
+        "psutil>=5.9",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "serve": ["fastapi>=0.115,<1", "uvicorn>=0.30,<1", "python-multipart>=0.0.12", "prometheus-client>=0.20,<1"],
+        "dev": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.8,<1"],
+    },
+    entry_points={"console_scripts": ["gdas-tf = gdas_tf.cli.main:main"]},
+)
