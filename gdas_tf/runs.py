@@ -1,0 +1,428 @@
+"""The run directory: configuration, versions, metrics, checkpoints and artefacts of one run.
+
+All writing is atomic: a file is written beside its place and renamed, so that a process that is killed at
+any moment, or a disk that fills up, leaves what was there intact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdas_tf.config import Config, differences
+from gdas_tf.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FILES: dict[str, str] = {
+    "config.yaml": "resolved configuration",
+    "versions.json": "versions of the programs, the machine, the command lines",
+    "search/metrics.jsonl": "metrics of the search, one line per epoch",
+    "search/logits.npz": "logits of every epoch, of the normal and the reduction cell",
+    "search/checkpoint.npz": "state of the search after the last finished epoch, for --resume",
+    "genotype.json": "the derived genotype",
+    "retrain/metrics.jsonl": "metrics of the retraining, one line per epoch",
+    "retrain/checkpoint.npz": "state of the retraining after the last finished epoch, for --resume",
+    "model.keras": "the retrained network, without drop-path and auxiliary head",
+    "evaluation.json": "loss and accuracy on the test images",
+    "export/saved_model": "TensorFlow SavedModel",
+    "export/model.onnx": "ONNX file with class names and genotype in its metadata",
+    "export/verification.json": "comparison of the exports with the Keras model on test images",
+    "export/benchmark.json": "latency and throughput of the ONNX file",
+    "pictures": "drawings of the cells and the curves of search and retraining",
+}
+"""Every file of a run directory, in the order in which they are made, and what it is."""
+
+_STAGE_SECTIONS = {"search": ("data", "search"), "retrain": ("data", "retrain")}
+_TEMPORARY = ".tmp-"
+_PACKAGES = (
+    "gdas-tf",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "tensorflow-datasets",
+    "tf2onnx",
+    "onnx",
+    "onnxruntime",
+)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns errors of the disk met inside into a `RunError` that names the file and the reason."""
+    reasons = {
+        errno.ENOSPC: "no space left on the disk; free some and go on with --resume",
+        errno.EDQUOT: "the disk quota is used up; free some space and go on with --resume",
+        errno.EROFS: "the disk is read-only; choose another place",
+        errno.EACCES: "permission denied; choose another place",
+        errno.EPERM: "permission denied; choose another place",
+        errno.ENOTDIR: "a part of the path is a file; choose another place",
+        errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    }
+    try:
+        yield
+    except (UsageError, RunError):
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        # Libraries that write in C (HDF5, TensorFlow, ONNX) put the system's words into errors of their own.
+        if code not in reasons:
+            code = next((key for key in reasons if os.strerror(key).lower() in str(error).lower()), None)
+        if code is None and not isinstance(error, OSError):
+            raise
+        reason = reasons.get(code) or str(error)
+        raise RunError(f"cannot write {path}: {reason}") from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path`, renamed to `path` when the block ends without an error.
+
+    The temporary path has the same suffix, and its folder exists. What is written there may be a file or a
+    folder. When the block raises, the temporary file is removed and `path` stays as it was.
+
+    Example:
+        >>> with atomic_path("model.keras") as temporary:
+        ...     model.save(temporary)
+
+    Raises:
+        RunError: the disk is full or read-only.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if temporary.is_dir():
+                _replace_directory(temporary, path)
+            else:
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def atomic_write(path: str | Path, content: bytes | str) -> None:
+    """Writes a whole file at once: readers see the old content or the new one, never a part.
+
+    Raises:
+        RunError: the disk is full or read-only; the old file is intact.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically; NumPy values are converted, NaN becomes null."""
+    atomic_write(path, json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        UsageError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"damaged ({error})"
+        raise UsageError(f"{path}: cannot read it: {reason}") from error
+
+
+class Run:
+    """A run directory.
+
+    Example:
+        >>> run = Run.create("runs/first", Config.preset("quick"))
+        >>> with run.lock():
+        ...     run.append_metrics("search", {"epoch": 1, "loss": 2.3})
+    """
+
+    def __init__(self, path: str | Path, config: Config) -> None:
+        self.path = Path(path)
+        self.config = config
+
+    @classmethod
+    def create(cls, path: str | Path, config: Config) -> Run:
+        """Makes a run directory and writes its configuration and versions.
+
+        Raises:
+            UsageError: there is something at `path` already; nothing is touched.
+            RunError: the directory cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"run directory {path}: it is a file; choose another with --run-dir")
+        if path.is_dir() and any(item.name != ".lock" for item in path.iterdir()):
+            if (path / "config.yaml").exists():
+                hint = "continue it with --resume or choose another with --run-dir"
+            else:
+                hint = "it is not empty and not a run directory; choose another with --run-dir"
+            raise UsageError(f"run directory {path}: it exists already; {hint}")
+        run = cls(path, config)
+        atomic_write(run.file("config.yaml"), config.to_yaml())
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Opens an existing run directory.
+
+        Raises:
+            UsageError: there is none at `path`, or its configuration is damaged.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise UsageError(
+                f"run directory {path}: {'it is a file' if path.exists() else 'it does not exist'}"
+            )
+        if not (path / "config.yaml").is_file():
+            raise UsageError(f"run directory {path}: it has no config.yaml; it is not a run directory")
+        try:
+            return cls(path, Config.from_file(path / "config.yaml"))
+        except UsageError as error:
+            raise UsageError(f"run directory {path} is damaged: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def file(self, name: str) -> Path:
+        """Returns the path of one of `FILES`, or of a file in its folders `export` and `pictures`."""
+        if name not in FILES and name.split("/")[0] not in ("export", "pictures"):
+            raise KeyError(f"{name!r} is not a file of a run directory")
+        return self.path / name
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[Run]:
+        """Holds the run directory; the system frees it when the process ends, however it ends.
+
+        Raises:
+            UsageError: another process holds it.
+        """
+        import filelock
+
+        lock = filelock.FileLock(self.path / ".lock")
+        with writing(self.path):
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout as error:
+                raise UsageError(
+                    f"run directory {self.path}: another process is using it; wait for it"
+                ) from error
+        try:
+            self._remove_leftovers()
+            yield self
+        finally:
+            lock.release()
+
+    def set_config(self, config: Config) -> None:
+        """Replaces the configuration, as before a stage that has not begun yet.
+
+        Raises:
+            UsageError: a stage that has begun depends on one of the changed fields; nothing is touched.
+        """
+        for stage in _STAGE_SECTIONS:
+            if self.begun(stage):
+                self._check_same(stage, self._depends_on(stage), self._depends_on(stage, config))
+        atomic_write(self.file("config.yaml"), config.to_yaml())
+        self.config = config
+
+    def begun(self, stage: str) -> bool:
+        """Returns whether `search` or `retrain` has finished an epoch in this directory."""
+        return self.file(f"{stage}/checkpoint.npz").exists() or self.file(f"{stage}/metrics.jsonl").exists()
+
+    def record_command(self, arguments: list[str]) -> None:
+        """Writes versions.json: the versions in use, the machine, and one more command line."""
+        path = self.file("versions.json")
+        commands = read_json(path)["commands"] if path.exists() else []
+        command = shlex.join(["gdas-tf", *arguments])
+        write_json(path, {**versions(), "commands": [*commands, command]})
+
+    def append_metrics(self, stage: str, values: Mapping[str, Any]) -> None:
+        """Adds one epoch's line to the metrics of `search` or `retrain`.
+
+        Raises:
+            RunError: the disk is full; no half line is left behind.
+        """
+        path = self.file(f"{stage}/metrics.jsonl")
+        line = (json.dumps(_plain(values)) + "\n").encode()
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "ab", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                try:
+                    if file.write(line) != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError:
+                    file.truncate(end)
+                    raise
+
+    def metrics(self, stage: str) -> list[dict[str, Any]]:
+        """Returns the metrics of `search` or `retrain`, one dictionary per finished epoch.
+
+        Raises:
+            UsageError: a line is damaged.
+        """
+        path = self.file(f"{stage}/metrics.jsonl")
+        if not path.exists():
+            return []
+        result = []
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            try:
+                value = json.loads(line)
+            except ValueError:
+                value = None
+            if not isinstance(value, dict):
+                raise UsageError(f"{path}, line {number}: damaged; found {line[:40]!r} instead of JSON")
+            result.append(value)
+        return result
+
+    def truncate_metrics(self, stage: str, epochs: int) -> None:
+        """Keeps the first `epochs` lines of the metrics, as before the continuation from a checkpoint."""
+        lines = self.metrics(stage)
+        if len(lines) > epochs:
+            text = "".join(json.dumps(line) + "\n" for line in lines[:epochs])
+            atomic_write(self.file(f"{stage}/metrics.jsonl"), text)
+
+    def save_checkpoint(self, stage: str, arrays: Mapping[str, np.ndarray], epochs_done: int) -> None:
+        """Writes the state of `search` or `retrain` after an epoch, in place of the one before.
+
+        Args:
+            stage: `search` or `retrain`.
+            arrays: everything the continuation needs, by name.
+            epochs_done: finished epochs.
+
+        Raises:
+            RunError: the disk is full or read-only; the checkpoint before is intact.
+        """
+        import numpy as np
+
+        about = {"epochs_done": int(epochs_done), "depends_on": self._depends_on(stage)}
+        with atomic_path(self.file(f"{stage}/checkpoint.npz")) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **{"about.json": np.array(json.dumps(about)), **arrays})
+
+    def load_checkpoint(self, stage: str) -> tuple[dict[str, np.ndarray], int] | None:
+        """Returns the arrays and the number of finished epochs of the last checkpoint, or None without one.
+
+        Raises:
+            UsageError: the checkpoint is damaged or was made with another configuration.
+        """
+        import numpy as np
+
+        path = self.file(f"{stage}/checkpoint.npz")
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            about = json.loads(str(arrays.pop("about.json")[()]))
+            epochs_done, depends_on = int(about["epochs_done"]), dict(about["depends_on"])
+        except Exception as error:  # zipfile, zlib, NumPy and JSON each have errors of their own
+            raise UsageError(
+                f"checkpoint {path} is damaged ({error or type(error).__name__}); "
+                f"remove {path.parent} to begin the stage again"
+            ) from error
+        self._check_same(stage, depends_on, self._depends_on(stage))
+        return arrays, epochs_done
+
+    def _depends_on(self, stage: str, config: Config | None = None) -> dict[str, Any]:
+        """Returns all that the outcome of a stage depends on, as nested dictionaries."""
+        values = (config or self.config).to_dict()
+        result = {"seed": values["seed"], **{name: values[name] for name in _STAGE_SECTIONS[stage]}}
+        del result["data"]["data_dir"]  # the same data may be moved elsewhere
+        genotype = self.file("genotype.json")
+        if stage == "retrain" and genotype.exists():
+            result["genotype"] = read_json(genotype)
+        return result
+
+    def _check_same(self, stage: str, found: Mapping, wanted: Mapping) -> None:
+        changes = differences(found, wanted)
+        if any(name.split(".")[0] == "genotype" for name, _, _ in changes):
+            changes = [item for item in changes if item[0].split(".")[0] != "genotype"]
+            changes.append(("genotype", "another one", "the one in genotype.json"))
+        if changes:
+            listed = "; ".join(f"{name} = {old} there, {new} now" for name, old, new in changes)
+            raise UsageError(
+                f"run directory {self.path}: its {stage} was made with another configuration ({listed}); "
+                "use the same values or another --run-dir"
+            )
+
+    def _remove_leftovers(self) -> None:
+        """Removes temporary files of processes that were killed."""
+        import psutil
+
+        for path in self.path.rglob(f"{_TEMPORARY}*"):
+            owner = path.name.removeprefix(_TEMPORARY).split("-")[0]
+            if owner.isdigit() and not psutil.pid_exists(int(owner)):
+                _remove(path)
+
+
+def versions() -> dict[str, Any]:
+    """Returns the versions of Python and the packages that a run depends on, and the machine."""
+    import importlib.metadata
+
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    found["machine"] = {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+    return found
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _replace_directory(temporary: Path, path: Path) -> None:
+    """Puts a folder in the place of another; a folder cannot be renamed onto one that is not empty."""
+    old = path.with_name(f"{_TEMPORARY}{os.getpid()}-old-{path.name}")
+    if path.exists():
+        os.replace(path, old)
+    os.replace(temporary, path)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value in plain JSON types."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # NumPy arrays and numbers, without importing NumPy
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
