@@ -319,7 +319,7 @@ class Config:
         for path, value in values.items():
             if path not in known:
                 near = difflib.get_close_matches(path, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else "gdas-tf run --print-config lists all"
+                hint = f"did you mean {near[0]}?" if near else "gdas-tf run --print-config lists all"
                 raise UsageError(f"unknown configuration field {path!r}; {hint}")
             section, _, name = path.rpartition(".")
             (sections.setdefault(section, {}) if section else top)[name] = value

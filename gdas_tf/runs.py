@@ -156,23 +156,32 @@ class Run:
         self.path = Path(path)
         self.config = config
 
-    @classmethod
-    def create(cls, path: str | Path, config: Config) -> Run:
-        """Makes a run directory and writes its configuration and versions.
+    @staticmethod
+    def check_free(path: str | Path) -> None:
+        """Makes sure that a run directory can be made at a path.
 
         Raises:
-            UsageError: there is something at `path` already; nothing is touched.
-            RunError: the directory cannot be written.
+            UsageError: there is something already.
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise UsageError(f"run directory {path}: it is a file; choose another with --run-dir")
         if path.is_dir() and any(item.name != ".lock" for item in path.iterdir()):
             if (path / "config.yaml").exists():
-                hint = "continue it with --resume or choose another with --run-dir"
+                hint = "go on with it by --resume or choose another with --run-dir"
             else:
                 hint = "it is not empty and not a run directory; choose another with --run-dir"
             raise UsageError(f"run directory {path}: it exists already; {hint}")
+
+    @classmethod
+    def create(cls, path: str | Path, config: Config) -> Run:
+        """Makes a run directory and writes its configuration.
+
+        Raises:
+            UsageError: there is something at `path` already; nothing is touched.
+            RunError: the directory cannot be written.
+        """
+        cls.check_free(path)
         run = cls(path, config)
         atomic_write(run.file("config.yaml"), config.to_yaml())
         return run
@@ -243,6 +252,11 @@ class Run:
     def begun(self, stage: str) -> bool:
         """Returns whether `search` or `retrain` has finished an epoch in this directory."""
         return self.file(f"{stage}/checkpoint.npz").exists() or self.file(f"{stage}/metrics.jsonl").exists()
+
+    def finished(self, stage: str) -> bool:
+        """Returns whether `search` or `retrain` has done all its epochs and written its outcome."""
+        outcome = self.file({"search": "search/logits.npz", "retrain": "model.keras"}[stage])
+        return outcome.exists() and len(self.metrics(stage)) >= self.config.get(f"{stage}.epochs")
 
     def record_command(self, arguments: list[str]) -> None:
         """Writes versions.json: the versions in use, the machine, and one more command line."""

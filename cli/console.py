@@ -1,0 +1,42 @@
+"""What subcommands print: progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Prints a line of progress on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress_on_stderr() -> Iterator[None]:
+    """Sends to stderr what libraries print on stdout, as Keras its progress bars."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def print_result(as_json: bool, result: dict[str, Any], text: str) -> None:
+    """Prints the one result of a subcommand on stdout: JSON for scripts, or text for people."""
+    print(json.dumps(result, ensure_ascii=False) if as_json else text, flush=True)
+
+
+def table(rows: Sequence[tuple[str, str] | None]) -> str:
+    """Returns rows of (name, value) in two columns; None is an empty line."""
+    width = max(len(row[0]) for row in rows if row)
+    return "\n".join(f"  {row[0]:<{width}}  {row[1]}" if row else "" for row in rows)
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration as a person would say it: `8 s`, `3 min 20 s`, `2 h 5 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

@@ -1,0 +1,177 @@
+"""The options that subcommands share: one per field of the configuration, the run directory, --json, --debug."""
+
+from __future__ import annotations
+
+import argparse
+import types
+import typing
+from typing import Any, NoReturn
+
+from gdas_tf.config import PRESETS, Config, Option, options
+from gdas_tf.errors import UsageError
+
+DEFAULT_PRESET = "quick"
+
+_TITLES = {
+    None: "options of the configuration",
+    "data": "data",
+    "search": "search",
+    "derive": "derivation of the genotype",
+    "retrain": "retraining",
+    "export": "export",
+    "benchmark": "benchmark",
+}
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of descriptions and examples."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36)
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"gdas-tf: error: {message}; see {self.prog} --help\n")
+
+
+def add_command(
+    subparsers: Any, name: str, summary: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    """Adds a subcommand's parser with its description and examples.
+
+    Args:
+        subparsers: what `ArgumentParser.add_subparsers` returned.
+        name: the subcommand.
+        summary: its line in `gdas-tf --help`.
+        description: the text above its options.
+        examples: lines of examples, below its options.
+    """
+    parser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"examples:\n{examples.rstrip()}\n",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    # `dest` of the positional arguments would stand in the usage line otherwise.
+    parser._positionals.title = "arguments"
+    return parser
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Adds `--json` and `--debug`."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--json", action="store_true", help="print one JSON object on stdout; all else goes to stderr"
+    )
+    group.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
+
+
+def add_run_directory(parser: argparse.ArgumentParser, what: str = "run directory") -> None:
+    """Adds the run directory, as an argument and as `--run-dir`, which mean the same."""
+    parser.add_argument("directory", nargs="?", metavar="RUN_DIR", help=what)
+    parser.add_argument("--run-dir", metavar="RUN_DIR", help="the same, as an option")
+
+
+def run_directory(args: argparse.Namespace) -> str | None:
+    """Returns the run directory that was given, by argument or by option.
+
+    Raises:
+        UsageError: both were given and differ.
+    """
+    if args.directory and args.run_dir and args.directory != args.run_dir:
+        raise UsageError(f"run directory: found both {args.directory} and {args.run_dir}; give one")
+    return args.directory or args.run_dir
+
+
+def add_resume(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds `--resume`."""
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help=f"go on with {what} that was stopped, after its last finished epoch",
+    )
+
+
+def add_config(parser: argparse.ArgumentParser, *sections: str) -> None:
+    """Adds `--preset`, `--config`, `--print-config` and one option for each field of the sections."""
+    group = parser.add_argument_group(
+        "configuration",
+        "The values of a run directory, else of a preset; over them those of --config; over them the options.",
+    )
+    group.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        metavar="|".join(PRESETS),
+        help=f"quick: digits in minutes; small: CIFAR-10 on a CPU in an hour or two; paper: CIFAR-10 with the "
+        f"constants of the paper [{DEFAULT_PRESET}]",
+    )
+    group.add_argument(
+        "--config", metavar="FILE", help="YAML or JSON file with values, as --print-config prints"
+    )
+    group.add_argument("--print-config", action="store_true", help="print the resolved configuration and end")
+    _add_fields(group, None)
+    for section in sections:
+        _add_fields(parser.add_argument_group(_TITLES[section]), section)
+
+
+def _add_fields(group: argparse._ArgumentGroup, section: str | None) -> None:
+    presets = {name: Config.preset(name) for name in PRESETS}
+    for option in options(section):
+        values = {name: _text(config.get(option.path)) for name, config in presets.items()}
+        if len(set(values.values())) == 1:
+            default = next(iter(values.values()))
+        else:
+            default = ", ".join(f"{name} {value}" for name, value in values.items())
+        text = f"{option.metadata['help']} [{default}]".replace("%", "%%")
+        if option.is_bool:
+            kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        else:
+            kind = {"type": _parse_with(option), "metavar": _metavar(option)}
+        group.add_argument(option.flag, dest=option.path, default=argparse.SUPPRESS, help=text, **kind)
+
+
+def _parse_with(option: Option) -> Any:
+    def parse(text: str) -> Any:
+        try:
+            return option.parse(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(f"{option.path}: ")) from error
+
+    return parse
+
+
+def _metavar(option: Option) -> str:
+    if option.metadata["metavar"]:
+        return option.metadata["metavar"]
+    if option.metadata["choices"]:
+        return "|".join(map(str, option.metadata["choices"]))
+    kinds = typing.get_args(option.type) if isinstance(option.type, types.UnionType) else (option.type,)
+    return {int: "N", float: "X", str: "TEXT"}[kinds[0]]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "not set" if value is None else str(value)
+
+
+def resolve_config(args: argparse.Namespace, base: Config | None = None) -> Config:
+    """Returns the configuration that the arguments ask for.
+
+    Args:
+        args: parsed arguments of a subcommand with `add_config`.
+        base: configuration of an existing run directory, which stands in place of the default preset.
+    """
+    if args.preset or base is None:
+        base = Config.preset(args.preset or DEFAULT_PRESET)
+    if args.config:
+        base = Config.from_file(args.config, base)
+    paths = {option.path for option in options()}
+    return base.override({name: value for name, value in vars(args).items() if name in paths})
