@@ -1,4 +1,4 @@
-"""The options that subcommands share: one per field of the configuration, the run directory, --json, --debug."""
+"""The options that subcommands share: one per field of the configuration, run directory, output."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ def add_config(parser: argparse.ArgumentParser, *sections: str) -> None:
     """Adds `--preset`, `--config`, `--print-config` and one option for each field of the sections."""
     group = parser.add_argument_group(
         "configuration",
-        "The values of a run directory, else of a preset; over them those of --config; over them the options.",
+        "Values come from the run directory, else from a preset; --config goes over them, options over all.",
     )
     group.add_argument(
         "--preset",
         choices=tuple(PRESETS),
         metavar="|".join(PRESETS),
-        help=f"quick: digits in minutes; small: CIFAR-10 on a CPU in an hour or two; paper: CIFAR-10 with the "
-        f"constants of the paper [{DEFAULT_PRESET}]",
+        help="quick: digits in minutes; small: CIFAR-10 on a CPU in an hour or two; "
+        f"paper: CIFAR-10 with the constants of the paper [{DEFAULT_PRESET}]",
     )
     group.add_argument(
         "--config", metavar="FILE", help="YAML or JSON file with values, as --print-config prints"

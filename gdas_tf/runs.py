@@ -67,6 +67,7 @@ def writing(path: Path) -> Iterator[None]:
         errno.EACCES: "permission denied; choose another place",
         errno.EPERM: "permission denied; choose another place",
         errno.ENOTDIR: "a part of the path is a file; choose another place",
+        errno.EEXIST: "a part of the path is a file; choose another place",
         errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     }
     try:

@@ -1,0 +1,179 @@
+"""The configuration: presets, files, overriding, bad values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import yaml
+
+from gdas_tf.config import PRESETS, Config, differences, options
+from gdas_tf.errors import UsageError
+
+
+def test_defaults_are_the_constants_of_the_paper():
+    config = Config()
+    assert config == Config.preset("paper")
+    search, retrain = config.search, config.retrain
+    assert (search.epochs, search.batch_size, search.channels, search.cells, search.nodes) == (
+        250,
+        64,
+        16,
+        2,
+        4,
+    )
+    assert (search.temperature_start, search.temperature_end) == (10.0, 0.1)
+    assert (search.weight_learning_rate, search.weight_learning_rate_end) == (0.025, 1e-3)
+    assert (search.architecture_learning_rate, search.architecture_beta_1, search.architecture_beta_2) == (
+        3e-4,
+        0.5,
+        0.999,
+    )
+    assert (search.weight_decay, search.architecture_weight_decay, search.clip_norm) == (3e-4, 1e-3, 5.0)
+    assert (retrain.epochs, retrain.batch_size, retrain.channels, retrain.cells) == (600, 96, 36, 6)
+    assert (retrain.auxiliary_weight, retrain.drop_path, retrain.cutout) == (0.4, 0.2, 16)
+    assert (config.data.padding, config.data.flip) == (4, True)
+
+
+def test_quick_preset_is_for_digits_and_never_mirrors_them():
+    config = Config.preset("quick")
+    assert config.data.name == "digits"
+    assert not config.data.flip
+    assert config.data.padding == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_file_round_trip(preset, suffix, tmp_path):
+    config = Config.preset(preset).override(
+        {"derive.ranks": (3, 4), "data.image_size": 48, "seed": 7, "search.weight_decay": 1e-7}
+    )
+    path = tmp_path / f"config{suffix}"
+    path.write_text(config.to_yaml(comments=True) if suffix == ".yaml" else json.dumps(config.to_dict()))
+    assert Config.from_file(path) == config
+    assert yaml.safe_load(config.to_yaml()) == config.to_dict()
+
+
+@pytest.mark.parametrize("name", ["none", "Über photos: #1", "null", "true", "- a", "12", "a\\b\"c'"])
+def test_names_survive_yaml(name, tmp_path):
+    path = tmp_path / "config.yaml"
+    config = Config().override({"data.name": name})
+    path.write_text(config.to_yaml(comments=True), encoding="utf-8")
+    assert Config.from_file(path).data.name == name
+
+
+def test_partial_file_lies_over_its_base(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("search: {epochs: 3, weight_decay: 1e-5}\n")
+    config = Config.from_file(path, Config.preset("quick"))
+    assert config.search.epochs == 3
+    assert config.search.weight_decay == 1e-5  # YAML 1.1 reads 1e-5 as text
+    assert config.data.name == "digits"
+
+
+def test_override_converts_text_and_leaves_the_original():
+    config = Config()
+    changed = config.override(
+        {
+            "search.epochs": "5",
+            "derive.ranks": "2,3",
+            "data.flip": "false",
+            "data.image_size": "none",
+            "seed": 3,
+        }
+    )
+    assert (changed.search.epochs, changed.derive.ranks, changed.data.flip) == (5, (2, 3), False)
+    assert changed.data.image_size is None
+    assert (config.search.epochs, config.seed) == (250, 0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "found", "accepted"),
+    [
+        ({"search.epochs": 0}, "0", "at least 1"),
+        ({"search.epochs": 2.5}, "2.5", "a whole number"),
+        ({"search.epochs": "many"}, "'many'", "a whole number"),
+        ({"search.epochs": True}, "True", "a whole number"),
+        ({"search.temperature_end": 0}, "0", "above 0"),
+        ({"search.weight_decay": float("nan")}, "nan", "a number"),
+        ({"search.sampler": "uniform"}, "'uniform'", "gumbel, direct"),
+        ({"search.operations": "gdas-5"}, "gdas-5", "gdas-4"),
+        ({"search.operations": "none,conv_9x9"}, "conv_9x9", "sep_conv_3x3"),
+        ({"retrain.drop_path": 1}, "1", "below 1"),
+        ({"data.test_fraction": 1}, "1", "below 1"),
+        ({"data.image_size": 4}, "4", "at least 8"),
+        ({"data.image_channels": 2}, "2", "1, 3"),
+        ({"data.flip": "perhaps"}, "'perhaps'", "true or false"),
+        ({"data.name": ""}, "''", "text"),
+        ({"derive.ranks": "1,1"}, "1,1", "once"),
+        ({"derive.ranks": ()}, "nothing", "at least one"),
+        ({"export.formats": "onnx,coreml"}, "'coreml'", "saved_model, onnx"),
+        ({"seed": -1}, "-1", "at least 0"),
+    ],
+)
+def test_bad_value_is_named(values, found, accepted):
+    with pytest.raises(UsageError) as error:
+        Config().override(values)
+    message = str(error.value)
+    assert message.startswith(next(iter(values)))
+    assert found in message
+    assert accepted in message
+    assert "\n" not in message
+
+
+def test_unknown_names_are_refused_with_a_hint():
+    with pytest.raises(UsageError, match=r"unknown .*'search.epoch'.*did you mean search.epochs"):
+        Config().override({"search.epoch": 1})
+    with pytest.raises(UsageError, match="'tiny'; accepted are quick, small, paper"):
+        Config.preset("tiny")
+    with pytest.raises(UsageError, match="unknown configuration field 'searching'"):
+        Config.from_dict({"searching": {"epochs": 1}})
+    with pytest.raises(UsageError, match="search: found 5; a section holds fields"):
+        Config.from_dict({"search": 5})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.yaml", b"search: [", "not YAML"),
+        ("a.json", b"{", "Expecting"),
+        ("a.yaml", b"- 1\n", "must hold sections"),
+        ("a.yaml", b"\xff\xfe\x00", "it is not text"),
+        ("a.yaml", b"search: {epochs: -1}", "search.epochs: found -1"),
+    ],
+)
+def test_bad_file_is_one_line(name, content, reason, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        Config.from_file(path)
+    assert str(error.value).startswith(f"configuration file {path}: ")
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UsageError, match="cannot read it: No such file"):
+        Config.from_file(tmp_path / "absent.yaml")
+
+
+def test_empty_file_changes_nothing(tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("# nothing\n")
+    assert Config.from_file(path) == Config()
+
+
+def test_differences_name_the_fields():
+    one, two = Config().to_dict(), Config().override({"search.epochs": 3, "seed": 1}).to_dict()
+    assert differences(one, two) == [("seed", 0, 1), ("search.epochs", 250, 3)]
+    assert differences(one, one) == []
+
+
+def test_every_field_has_help_and_its_own_flag():
+    flags = [option.flag for option in options()]
+    assert len(flags) == len(set(flags)) > 50
+    assert all(option.metadata["help"] for option in options())
+    assert {"--search-epochs", "--retrain-channels", "--data", "--data-dir", "--seed"} <= set(flags)

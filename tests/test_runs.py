@@ -1,0 +1,384 @@
+"""The run directory: atomic writing, lock, metrics, checkpoints, bad input, full and read-only disks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from gdas_tf.config import Config
+from gdas_tf.errors import RunError, UsageError
+from gdas_tf.runs import FILES, Run, atomic_path, atomic_write, read_json, write_json
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run.create(tmp_path / "run", Config.preset("quick"))
+
+
+def start_python(code: str, *arguments: object) -> subprocess.Popen:
+    """Starts Python with a script; the caller waits for what it prints."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+# --- atomic writing ---------------------------------------------------------------------------------------
+
+
+def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "new folder" / "file.txt"
+    atomic_write(path, "one")
+    atomic_write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+def test_failure_keeps_what_was_there(tmp_path):
+    path = tmp_path / "file.txt"
+    atomic_write(path, "old")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        1 / 0  # noqa: B018
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_folders_are_replaced_whole(tmp_path):
+    path = tmp_path / "saved_model"
+    for content in ("one", "two"):
+        with atomic_path(path) as temporary:
+            (temporary / "variables").mkdir(parents=True)
+            (temporary / content).write_text(content)
+    assert sorted(os.listdir(path)) == ["two", "variables"]
+    assert os.listdir(tmp_path) == ["saved_model"]
+
+
+def test_temporary_path_keeps_the_suffix(tmp_path):
+    with atomic_path(tmp_path / "model.keras") as temporary:
+        assert temporary.suffix == ".keras"
+        temporary.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk"),
+        (OSError(errno.EROFS, "Read-only file system"), "read-only"),
+        (PermissionError(errno.EACCES, "Permission denied"), "permission denied"),
+        (RuntimeError("HDF5 write failed: No space left on device"), "no space left on the disk"),
+    ],
+)
+def test_disk_errors_become_one_line(error, reason, tmp_path):
+    path = tmp_path / "file.txt"
+    atomic_write(path, "old")
+    with pytest.raises(RunError, match=f"cannot write {path}: .*{reason}"), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_other_errors_pass_through(tmp_path):
+    with pytest.raises(KeyError), atomic_path(tmp_path / "file.txt"):
+        raise KeyError("mine")
+
+
+def test_folder_in_the_way_of_a_path(tmp_path):
+    (tmp_path / "file").write_text("I am a file")
+    with pytest.raises(RunError, match="a part of the path is a file"):
+        atomic_write(tmp_path / "file" / "below.txt", "x")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 512 KiB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk_keeps_run_intact(tiny_disk):
+    run = Run.create(tiny_disk / "run", Config())
+    run.save_checkpoint("search", {"weights": np.arange(1000)}, 1)
+    run.append_metrics("search", {"epoch": 1})
+    with pytest.raises(RunError, match=r"checkpoint.npz: no space left on the disk.*--resume"):
+        run.save_checkpoint("search", {"weights": np.zeros(100_000)}, 2)
+    arrays, epochs_done = run.load_checkpoint("search")
+    assert epochs_done == 1
+    np.testing.assert_array_equal(arrays["weights"], np.arange(1000))
+    with pytest.raises(RunError, match="metrics.jsonl: no space left"):
+        for epoch in range(2, 100_000):
+            run.append_metrics("search", {"epoch": epoch, "text": "x" * 1000})
+    lines = run.metrics("search")  # every line is whole
+    assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
+    assert not list(tiny_disk.rglob(".tmp-*"))
+
+
+def test_read_only_disk(tiny_disk):
+    run = Run.create(tiny_disk / "run", Config())
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    for write in (
+        lambda: Run.create(tiny_disk / "other", Config()),
+        lambda: run.append_metrics("search", {}),
+        lambda: run.save_checkpoint("search", {}, 1),
+        lambda: run.lock().__enter__(),
+    ):
+        with pytest.raises(RunError, match=r"cannot write .*: the disk is read-only; choose another place"):
+            write()
+
+
+def test_partly_written_metrics_line_is_taken_back(run, monkeypatch):
+    run.append_metrics("search", {"epoch": 1})
+    real_open = open
+
+    class FullDisk:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, data):
+            return self.file.write(data[:3])
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", lambda *args, **more: FullDisk(real_open(*args, **more)))
+        with pytest.raises(RunError, match="no space left"):
+            run.append_metrics("search", {"epoch": 2})
+    assert run.metrics("search") == [{"epoch": 1}]
+
+
+def test_kill_in_the_middle_of_writing(run):
+    run.save_checkpoint("search", {"weights": np.ones(3)}, 1)
+    process = start_python(
+        """
+        import sys, time
+        from gdas_tf.runs import Run, atomic_path
+        run = Run.open(sys.argv[1])
+        with run.lock(), atomic_path(run.file("search/checkpoint.npz")) as temporary:
+            temporary.write_bytes(b"half a checkpoint")
+            print("writing", flush=True)
+            time.sleep(60)
+        """,
+        run.path,
+    )
+    assert process.stdout.readline() == "writing\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(run.path.rglob(".tmp-*"))
+    with run.lock():  # the lock of the killed process is free, and its leftovers are gone
+        assert not list(run.path.rglob(".tmp-*"))
+        assert run.load_checkpoint("search")[1] == 1
+
+
+# --- run directory ----------------------------------------------------------------------------------------
+
+
+def test_create_and_open(tmp_path):
+    config = Config.preset("quick").override({"seed": 5})
+    created = Run.create(tmp_path / "a" / "b", config)
+    opened = Run.open(created.path)
+    assert opened.config == config
+    assert opened.file("config.yaml").read_text().startswith("seed: 5\n")
+
+
+def test_create_in_an_empty_folder(tmp_path):
+    assert Run.create(tmp_path, Config()).file("config.yaml").is_file()
+
+
+def test_create_touches_nothing_that_exists(tmp_path, run):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("dear reader")
+    with pytest.raises(UsageError, match="not empty and not a run directory"):
+        Run.create(folder, Config())
+    assert os.listdir(folder) == ["thesis.txt"]
+    before = run.file("config.yaml").read_text()
+    with pytest.raises(UsageError, match="exists already; go on with it by --resume"):
+        Run.create(run.path, Config())
+    assert run.file("config.yaml").read_text() == before
+    with pytest.raises(UsageError, match="it is a file"):
+        Run.create(folder / "thesis.txt", Config())
+
+
+def test_open_what_is_no_run_directory(tmp_path, run):
+    with pytest.raises(UsageError, match="does not exist"):
+        Run.open(tmp_path / "absent")
+    with pytest.raises(UsageError, match="has no config.yaml"):
+        Run.open(tmp_path)
+    run.file("config.yaml").write_text("search: {epochs: none at all}")
+    with pytest.raises(UsageError, match=r"damaged: .*search.epochs: found 'none at all'"):
+        Run.open(run.path)
+
+
+def test_file_names_are_those_of_the_table(run):
+    assert run.file("search/logits.npz") == run.path / "search" / "logits.npz"
+    assert run.file("pictures/normal.png").name == "normal.png"
+    with pytest.raises(KeyError, match="genotpye.json"):
+        run.file("genotpye.json")
+    assert all(FILES.values())
+
+
+def test_lock_is_exclusive(run):
+    process = start_python(
+        """
+        import sys, time
+        from gdas_tf.runs import Run
+        with Run.open(sys.argv[1]).lock():
+            print("locked", flush=True)
+            time.sleep(60)
+        """,
+        run.path,
+    )
+    assert process.stdout.readline() == "locked\n"
+    with pytest.raises(UsageError, match="another process is using it"), run.lock():
+        pass
+    process.kill()
+    process.wait()
+    with run.lock():
+        pass
+
+
+def test_versions_and_commands(run):
+    run.record_command(["run", "--data", "my photos"])
+    run.record_command(["run", "--resume"])
+    found = read_json(run.file("versions.json"))
+    assert found["commands"] == ["gdas-tf run --data 'my photos'", "gdas-tf run --resume"]
+    assert found["numpy"] == np.__version__
+    assert found["machine"]["cores"] >= 1
+    assert {"python", "gdas-tf", "tensorflow", "keras", "onnxruntime"} <= set(found)
+
+
+def test_json_of_numpy_values(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"f": np.float32(0.5), "i": np.int64(3), "a": np.eye(2), "nan": float("nan"), "p": path})
+    assert read_json(path) == {"f": 0.5, "i": 3, "a": [[1, 0], [0, 1]], "nan": None, "p": str(path)}
+    path.write_text("{")
+    with pytest.raises(UsageError, match="damaged"):
+        read_json(path)
+    with pytest.raises(UsageError, match="No such file"):
+        read_json(tmp_path / "absent.json")
+
+
+# --- metrics ----------------------------------------------------------------------------------------------
+
+
+def test_metrics_append_and_truncate(run):
+    assert run.metrics("search") == []
+    for epoch in (1, 2, 3):
+        run.append_metrics("search", {"epoch": epoch, "loss": np.float32(epoch) / 2})
+    assert run.metrics("search")[1] == {"epoch": 2, "loss": 1.0}
+    run.truncate_metrics("search", 2)
+    run.append_metrics("search", {"epoch": 3, "loss": 9.0})
+    assert [line["loss"] for line in run.metrics("search")] == [0.5, 1.0, 9.0]
+    assert run.metrics("retrain") == []
+
+
+def test_damaged_metrics_are_named(run):
+    run.append_metrics("search", {"epoch": 1})
+    with open(run.file("search/metrics.jsonl"), "a") as file:
+        file.write("garbage\n")
+    with pytest.raises(UsageError, match="metrics.jsonl, line 2: damaged; found 'garbage'"):
+        run.metrics("search")
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------
+
+
+def test_checkpoint_round_trip(run):
+    assert run.load_checkpoint("search") is None
+    arrays = {
+        "conv/kernel:0": np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32),
+        "step": np.int64(7),
+    }
+    run.save_checkpoint("search", arrays, 4)
+    loaded, epochs_done = Run.open(run.path).load_checkpoint("search")
+    assert epochs_done == 4
+    assert set(loaded) == set(arrays)
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(loaded[name], value)
+        assert loaded[name].dtype == np.asarray(value).dtype
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text", "pickle"])
+def test_damaged_checkpoint_is_one_line(run, damage):
+    run.save_checkpoint("search", {"weights": np.arange(10_000)}, 4)
+    path = run.file("search/checkpoint.npz")
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    path.write_bytes(
+        {"truncated": content[: len(content) // 2], "flipped": content, "empty": b"", "text": b"hello"}.get(
+            damage, b"\x80\x04N."
+        )
+    )
+    with pytest.raises(UsageError) as error:
+        run.load_checkpoint("search")
+    assert str(error.value).startswith(f"checkpoint {path} is damaged")
+    assert "\n" not in str(error.value)
+
+
+def test_checkpoint_of_another_configuration_names_the_fields(run):
+    run.save_checkpoint("search", {}, 1)
+    other = Run(run.path, run.config.override({"search.channels": 99, "seed": 3}))
+    with pytest.raises(UsageError, match=r"seed = 0 there, 3 now; search.channels = 8 there, 99 now"):
+        other.load_checkpoint("search")
+    # What the search does not depend on may change.
+    later = Run(run.path, run.config.override({"retrain.epochs": 1, "data.data_dir": "/elsewhere"}))
+    assert later.load_checkpoint("search") is not None
+
+
+def test_checkpoint_of_another_genotype(run):
+    write_json(run.file("genotype.json"), {"normal": 1})
+    run.save_checkpoint("retrain", {}, 1)
+    assert run.load_checkpoint("retrain") is not None
+    write_json(run.file("genotype.json"), {"normal": 2})
+    with pytest.raises(UsageError, match="genotype = another one there"):
+        run.load_checkpoint("retrain")
+
+
+def test_configuration_of_later_stages_may_change(run):
+    run.save_checkpoint("search", {}, 1)
+    run.set_config(run.config.override({"retrain.epochs": 3}))
+    assert Run.open(run.path).config.retrain.epochs == 3
+    before = run.file("config.yaml").read_text()
+    with pytest.raises(
+        UsageError, match=r"search was made with another configuration \(search.epochs = \d+ there, 1"
+    ):
+        run.set_config(run.config.override({"search.epochs": 1}))
+    assert run.file("config.yaml").read_text() == before
+
+
+def test_finished(run):
+    assert not run.finished("search")
+    for epoch in range(run.config.search.epochs):
+        assert not run.finished("search")
+        run.append_metrics("search", {"epoch": epoch + 1})
+    atomic_write(run.file("search/logits.npz"), b"")
+    assert run.finished("search")
+    assert run.begun("search")
+    assert not run.begun("retrain")
+
+
+def test_importing_needs_no_tensorflow():
+    code = "import sys, json, gdas_tf.config, gdas_tf.runs; print(json.dumps(list(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"tensorflow", "keras", "numpy"}.isdisjoint(json.loads(result.stdout))
