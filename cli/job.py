@@ -16,7 +16,7 @@ from gdas_tf.cli.console import progress_on_stderr, say
 from gdas_tf.cli.options import DEFAULT_PRESET, resolve_config, run_directory
 from gdas_tf.config import Config
 from gdas_tf.errors import UsageError
-from gdas_tf.runs import Run
+from gdas_tf.runs import Run, is_run_directory
 
 if TYPE_CHECKING:
     from gdas_tf.data import DataSet
@@ -70,11 +70,6 @@ def set_seed(config: Config) -> None:
     import keras
 
     keras.utils.set_random_seed(config.seed)
-
-
-def is_run_directory(path: str | Path) -> bool:
-    """Returns whether there is a run directory at a path."""
-    return (Path(path) / "config.yaml").is_file()
 
 
 @contextlib.contextmanager

@@ -39,11 +39,11 @@ network built of it, and exports it verified and measured."""
 
 _EXAMPLES = """\
 examples:
-  gdas-tf run                                    digits, from search to a measured ONNX file, in minutes
-  gdas-tf run --data photos/ --image-size 32     your own images, one subfolder per class
-  gdas-tf run --preset small                     CIFAR-10 on a CPU in an hour or two
-  gdas-tf run runs/digits-quick --resume         go on with a run that was stopped
-  gdas-tf search --help                          each stage alone; every stage has its own help
+  gdas-tf run                                      digits, from search to a measured ONNX file, in minutes
+  gdas-tf run --data photos/ --data-image-size 32  your own images, one subfolder per class
+  gdas-tf run --preset small                       CIFAR-10 on a CPU in an hour or two
+  gdas-tf run runs/digits-quick --resume           go on with a run that was stopped
+  gdas-tf search --help                            each stage alone; every stage has its own help
 """
 
 

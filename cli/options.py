@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import types
 import typing
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from gdas_tf.config import PRESETS, Config, Option, options
@@ -13,7 +15,6 @@ from gdas_tf.errors import UsageError
 DEFAULT_PRESET = "quick"
 
 _TITLES = {
-    None: "options of the configuration",
     "data": "data",
     "search": "search",
     "derive": "derivation of the genotype",
@@ -38,28 +39,25 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_command(
-    subparsers: Any, name: str, summary: str, description: str, examples: str
+    subparsers: Any, name: str, argument: str, description: str, examples: str
 ) -> argparse.ArgumentParser:
     """Adds a subcommand's parser with its description and examples.
 
     Args:
         subparsers: what `ArgumentParser.add_subparsers` returned.
         name: the subcommand.
-        summary: its line in `gdas-tf --help`.
+        argument: what stands for its argument in the usage line.
         description: the text above its options.
         examples: lines of examples, below its options.
     """
-    parser = subparsers.add_parser(
+    return subparsers.add_parser(
         name,
-        help=summary,
         description=description,
+        usage=f"%(prog)s [options] [{argument}]",
         epilog=f"examples:\n{examples.rstrip()}\n",
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    # `dest` of the positional arguments would stand in the usage line otherwise.
-    parser._positionals.title = "arguments"
-    return parser
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -71,10 +69,17 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
 
 
-def add_run_directory(parser: argparse.ArgumentParser, what: str = "run directory") -> None:
-    """Adds the run directory, as an argument and as `--run-dir`, which mean the same."""
-    parser.add_argument("directory", nargs="?", metavar="RUN_DIR", help=what)
-    parser.add_argument("--run-dir", metavar="RUN_DIR", help="the same, as an option")
+def add_run_directory(parser: argparse.ArgumentParser, what: str, artefact: str | None = None) -> None:
+    """Adds the run directory, as an argument and as `--run-dir`, which mean the same.
+
+    Args:
+        parser: parser of a subcommand.
+        what: help text.
+        artefact: what may be given in its place, as `MODEL.keras`.
+    """
+    metavar = f"RUN_DIR|{artefact}" if artefact else "RUN_DIR"
+    parser.add_argument("directory", nargs="?", metavar=metavar, help=what)
+    parser.add_argument("--run-dir", metavar="RUN_DIR", help="the run directory, as an option")
 
 
 def run_directory(args: argparse.Namespace) -> str | None:
@@ -97,8 +102,14 @@ def add_resume(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-def add_config(parser: argparse.ArgumentParser, *sections: str) -> None:
-    """Adds `--preset`, `--config`, `--print-config` and one option for each field of the sections."""
+def add_config(parser: argparse.ArgumentParser, *sections: str, fields: Sequence[str] = ()) -> None:
+    """Adds `--preset`, `--config`, `--print-config` and one option for each field of the sections.
+
+    Args:
+        parser: parser of a subcommand.
+        sections: sections of the configuration that the subcommand depends on.
+        fields: dotted names of single fields of other sections.
+    """
     group = parser.add_argument_group(
         "configuration",
         "Values come from the run directory, else from a preset; --config goes over them, options over all.",
@@ -114,14 +125,17 @@ def add_config(parser: argparse.ArgumentParser, *sections: str) -> None:
         "--config", metavar="FILE", help="YAML or JSON file with values, as --print-config prints"
     )
     group.add_argument("--print-config", action="store_true", help="print the resolved configuration and end")
-    _add_fields(group, None)
+    _add_fields(group, options(None))
     for section in sections:
-        _add_fields(parser.add_argument_group(_TITLES[section]), section)
+        _add_fields(parser.add_argument_group(_TITLES[section]), options(section))
+    if fields:
+        chosen = [option for option in options() if option.path in fields]
+        _add_fields(parser.add_argument_group("as in the search"), chosen)
 
 
-def _add_fields(group: argparse._ArgumentGroup, section: str | None) -> None:
+def _add_fields(group: argparse._ArgumentGroup, chosen: Iterable[Option]) -> None:
     presets = {name: Config.preset(name) for name in PRESETS}
-    for option in options(section):
+    for option in chosen:
         values = {name: _text(config.get(option.path)) for name, config in presets.items()}
         if len(set(values.values())) == 1:
             default = next(iter(values.values()))
@@ -160,6 +174,19 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return "not set" if value is None else str(value)
+
+
+def print_config(args: argparse.Namespace) -> bool:
+    """Prints the resolved configuration when `--print-config` asks for it; returns whether it did."""
+    if not args.print_config:
+        return False
+    from gdas_tf.runs import Run, is_run_directory
+
+    directory = run_directory(args)
+    base = Run.open(directory).config if directory and is_run_directory(directory) else None
+    config = resolve_config(args, base)
+    print(json.dumps(config.to_dict()) if args.json else config.to_yaml(comments=True), end="\n" * args.json)
+    return True
 
 
 def resolve_config(args: argparse.Namespace, base: Config | None = None) -> Config:

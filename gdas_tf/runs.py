@@ -168,7 +168,7 @@ class Run:
         if path.exists() and not path.is_dir():
             raise UsageError(f"run directory {path}: it is a file; choose another with --run-dir")
         if path.is_dir() and any(item.name != ".lock" for item in path.iterdir()):
-            if (path / "config.yaml").exists():
+            if is_run_directory(path):
                 hint = "go on with it by --resume or choose another with --run-dir"
             else:
                 hint = "it is not empty and not a run directory; choose another with --run-dir"
@@ -199,7 +199,7 @@ class Run:
             raise UsageError(
                 f"run directory {path}: {'it is a file' if path.exists() else 'it does not exist'}"
             )
-        if not (path / "config.yaml").is_file():
+        if not is_run_directory(path):
             raise UsageError(f"run directory {path}: it has no config.yaml; it is not a run directory")
         try:
             return cls(path, Config.from_file(path / "config.yaml"))
@@ -383,6 +383,11 @@ class Run:
             owner = path.name.removeprefix(_TEMPORARY).split("-")[0]
             if owner.isdigit() and not psutil.pid_exists(int(owner)):
                 _remove(path)
+
+
+def is_run_directory(path: str | Path) -> bool:
+    """Returns whether there is a run directory at a path."""
+    return (Path(path) / "config.yaml").is_file()
 
 
 def versions() -> dict[str, Any]:

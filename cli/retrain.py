@@ -1,0 +1,67 @@
+"""`gdas-tf retrain`: a genotype to a trained network."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gdas_tf.cli import options
+from gdas_tf.cli.console import duration, print_result, table
+from gdas_tf.cli.job import new_job, open_job
+from gdas_tf.errors import UsageError
+from gdas_tf.runs import is_run_directory
+
+_DESCRIPTION = """\
+Trains the network built of a genotype from scratch, on all training images. The genotype is that of the run
+directory, or any other: a file, one of the known ones (DARTS_V1, DARTS_V2, GDAS_V1, GDAS_V1_FRC), or its
+text in the short notation."""
+
+_EXAMPLES = """\
+  gdas-tf retrain runs/digits-quick
+  gdas-tf retrain runs/digits-quick --resume         after Ctrl-C, a kill or a crash
+  gdas-tf retrain --genotype GDAS_V1 --preset small --data-dir ~/tensorflow_datasets
+  gdas-tf retrain runs/transfer --genotype runs/c10/genotype.json --data photos/ --data-image-size 64
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the subcommand's options."""
+    parser = options.add_command(subparsers, "retrain", "RUN_DIR", _DESCRIPTION, _EXAMPLES)
+    options.add_run_directory(parser, "run directory with a genotype; with --genotype, also a new one")
+    parser.add_argument(
+        "--genotype", metavar="FILE|NAME|TEXT", help="genotype to train, in place of the run's"
+    )
+    options.add_resume(parser, "a retraining")
+    options.add_config(parser, "data", "retrain")
+    options.add_common(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Retrains."""
+    if options.print_config(args):
+        return 0
+    from gdas_tf.cli import stages
+
+    directory = options.run_directory(args)
+    genotype = stages.parse_genotype(args.genotype) if args.genotype else None
+    if directory is None and genotype is None:
+        raise UsageError("retrain: give a run directory, or --genotype FILE|NAME|TEXT")
+    existing = directory is not None and is_run_directory(directory)
+    if not existing and genotype is None:
+        raise UsageError(
+            f"run directory {directory}: there is none; make it by gdas-tf search, or give --genotype"
+        )
+    with open_job(args, directory) if existing else new_job(args) as job:
+        if genotype is not None:
+            stages.set_genotype(job.run, genotype)
+        result = stages.retrain(job)
+    directory = str(job.run.path)
+    rows: list[tuple[str, str] | None] = [
+        ("epochs", f"{result['epochs']} in {duration(result['seconds'])}"),
+        ("accuracy", f"{result['accuracy']:.2%} of the training images"),
+        ("next", f"gdas-tf evaluate {directory}"),
+        None,
+        *((path, "") for path in result["files"].values()),
+    ]
+    print_result(args.json, {"run_directory": directory, **result}, table(rows))
+    return 0

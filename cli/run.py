@@ -1,0 +1,97 @@
+"""`gdas-tf run`: the whole pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from gdas_tf.cli import options
+from gdas_tf.cli.console import duration, print_result, say, table
+from gdas_tf.cli.job import Job, new_job
+from gdas_tf.config import SECTIONS
+from gdas_tf.runs import FILES
+
+_DESCRIPTION = """\
+From a labelled image data set to a verified, measured ONNX file: search, derive, retrain, evaluate,
+export, benchmark and draw, in this order, in one run directory. Without arguments: the embedded digits,
+in minutes."""
+
+_EXAMPLES = """\
+  gdas-tf run                                            digits, preset quick, in runs/digits-quick
+  gdas-tf run --data photos/ --data-image-size 32        your own images, one subfolder per class
+  gdas-tf run --data images.npz --seed 1 --run-dir out   arrays `images` and `labels`
+  gdas-tf run --preset small --data-dir ~/tensorflow_datasets
+                                                         CIFAR-10 on a CPU in an hour or two
+  gdas-tf run --preset paper                             CIFAR-10 as in the paper
+  gdas-tf run runs/digits-quick --resume                 go on with a run that was stopped
+  gdas-tf run --preset small --print-config > my.yaml    a file to edit, for --config my.yaml
+  gdas-tf run --json > result.json                       one JSON object, for scripts
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the subcommand's options."""
+    parser = options.add_command(subparsers, "run", "RUN_DIR", _DESCRIPTION, _EXAMPLES)
+    options.add_run_directory(parser, "where to put everything [runs/DATA-PRESET]")
+    options.add_resume(parser, "the run")
+    options.add_config(parser, *SECTIONS)
+    options.add_common(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs all stages in order."""
+    if options.print_config(args):
+        return 0
+    from gdas_tf.cli import stages
+
+    started = time.monotonic()
+    with new_job(args) as job:
+        results = {}
+        for number, (name, stage) in enumerate(stages.STAGES.items(), 1):
+            say(f"[{number}/{len(stages.STAGES)}] {name}")
+            results[name] = stage(job)
+        summary = _summarize(job, results, time.monotonic() - started)
+    print_result(args.json, summary, _table(summary))
+    return 0
+
+
+def _summarize(job: Job, results: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Returns what the closing table shows."""
+    run = job.run
+    measured = results["benchmark"]["results"]
+    first, last = (pick(measured, key=lambda item: item["batch_size"]) for pick in (min, max))
+    return {
+        "run_directory": str(run.path),
+        "genotype": results["derive"]["genotype"],
+        "test_accuracy": results["evaluate"]["accuracy"],
+        "test_images": results["evaluate"]["images"],
+        "parameters": results["evaluate"]["parameters"],
+        "onnx_bytes": run.file("export/model.onnx").stat().st_size,
+        "latency": {key: first[key] for key in ("batch_size", "p50_ms", "p95_ms")},
+        "throughput": {key: last[key] for key in ("batch_size", "images_per_second")},
+        "seconds": round(seconds, 1),
+        "stages": results,
+        "files": {name: str(run.file(name)) for name in FILES if run.file(name).exists()},
+    }
+
+
+def _table(summary: dict[str, Any]) -> str:
+    latency, throughput = summary["latency"], summary["throughput"]
+    rows: list[tuple[str, str] | None] = [
+        ("test accuracy", f"{summary['test_accuracy']:.2%} of {summary['test_images']} images"),
+        ("parameters", f"{summary['parameters']:,}"),
+        ("ONNX file", f"{summary['onnx_bytes'] / 1e6:.2f} MB"),
+        (
+            f"latency, batch {latency['batch_size']}",
+            f"p50 {latency['p50_ms']:.3f} ms, p95 {latency['p95_ms']:.3f} ms",
+        ),
+        (
+            f"throughput, batch {throughput['batch_size']}",
+            f"{throughput['images_per_second']:,.0f} images/s",
+        ),
+        ("time", duration(summary["seconds"])),
+        None,
+        *((path, FILES[name]) for name, path in summary["files"].items()),
+    ]
+    return f"\n{table(rows)}\n"

@@ -1,0 +1,53 @@
+"""`gdas-tf search`: the first stage."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gdas_tf.cli import options
+from gdas_tf.cli.console import duration, print_result, table
+from gdas_tf.cli.job import new_job
+
+_DESCRIPTION = """\
+Trains the supernet: one half of the training images trains its weights, the other half the logits of the
+operations. Leaves the logits of every epoch in the run directory, for gdas-tf derive."""
+
+_EXAMPLES = """\
+  gdas-tf search                                     digits, preset quick
+  gdas-tf search runs/c10 --preset small --data-dir ~/tensorflow_datasets
+  gdas-tf search runs/frc --search-reduction fixed --search-sampler direct
+  gdas-tf search runs/c10 --resume                   after Ctrl-C, a kill or a crash
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the subcommand's options."""
+    parser = options.add_command(subparsers, "search", "RUN_DIR", _DESCRIPTION, _EXAMPLES)
+    options.add_run_directory(parser, "where to put everything [runs/DATA-PRESET]")
+    options.add_resume(parser, "a search")
+    options.add_config(parser, "data", "search")
+    options.add_common(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Searches."""
+    if options.print_config(args):
+        return 0
+    from gdas_tf.cli import stages
+
+    with new_job(args) as job:
+        result = stages.search(job)
+    directory = str(job.run.path)
+    entropy = result["normal_entropy"]
+    rows: list[tuple[str, str] | None] = [
+        ("epochs", f"{result['epochs']} in {duration(result['seconds'])}"),
+        ("accuracy", f"{result['accuracy']:.2%} where weights learn"),
+        ("", f"{result['architecture_accuracy']:.2%} where the architecture learns"),
+        ("entropy", f"{entropy[0]:.3f} -> {entropy[1]:.3f} nats per edge of the normal cell"),
+        ("next", f"gdas-tf derive {directory}"),
+        None,
+        *((path, "") for path in result["files"].values()),
+    ]
+    print_result(args.json, {"run_directory": directory, **result}, table(rows))
+    return 0

@@ -1,0 +1,292 @@
+"""The stages of the pipeline. Each subcommand calls one of these functions, and `run` calls all, in order.
+
+Every stage takes a `Job`, works in its run directory and returns what `--json` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdas_tf.cli.console import say
+from gdas_tf.cli.job import Job
+from gdas_tf.errors import UsageError
+from gdas_tf.runs import Run, write_json
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from gdas_tf.config import Config
+    from gdas_tf.data import DataSet
+    from gdas_tf.genotype import Genotype
+
+
+def search(job: Job) -> dict[str, Any]:
+    """Trains the supernet and its logits."""
+    run, config = job.run, job.config.search
+    if run.finished("search"):
+        say("the search has finished all its epochs already")
+    else:
+        _check_begun(job, "search")
+        from gdas_tf.search import search as search_cell
+
+        search_cell(job.config, job.data, run, resume=job.resume)
+    first, last = run.metrics("search")[0], run.metrics("search")[-1]
+    return {
+        "epochs": config.epochs,
+        "accuracy": last["accuracy"],
+        "architecture_accuracy": last["architecture_accuracy"],
+        "normal_entropy": [first["normal_entropy"], last["normal_entropy"]],
+        "seconds": sum(line["seconds"] for line in run.metrics("search")),
+        "files": _files(run, "search/metrics.jsonl", "search/logits.npz"),
+    }
+
+
+def derive(job: Job) -> dict[str, Any]:
+    """Chooses the genotype from the logits of the last epoch."""
+    run = job.run
+    logits = run.file("search/logits.npz")
+    if not logits.exists():
+        raise UsageError(f"run directory {run.path}: it has no logits; run gdas-tf search {run.path} first")
+    genotype = derive_genotype(logits, job.config)
+    set_genotype(run, genotype)
+    return {"genotype": genotype.to_text(), "files": _files(run, "genotype.json")}
+
+
+def retrain(job: Job) -> dict[str, Any]:
+    """Trains the derived network from scratch."""
+    run = job.run
+    genotype = read_genotype(run)
+    if run.finished("retrain"):
+        say("the retraining has finished all its epochs already")
+    else:
+        _check_begun(job, "retrain")
+        from gdas_tf.retraining import retrain as retrain_network
+
+        retrain_network(job.config, job.data, genotype, run, resume=job.resume)
+    last = run.metrics("retrain")[-1]
+    return {
+        "epochs": job.config.retrain.epochs,
+        "accuracy": last["accuracy"],
+        "seconds": sum(line["seconds"] for line in run.metrics("retrain")),
+        "files": _files(run, "retrain/metrics.jsonl", "model.keras"),
+    }
+
+
+def evaluate(job: Job) -> dict[str, Any]:
+    """Measures the retrained network on the test images."""
+    model = load_model(model_file(job.run))
+    result = evaluate_model(model, job.data, job.config)
+    write_json(job.run.file("evaluation.json"), result)
+    return {**result, "files": _files(job.run, "evaluation.json")}
+
+
+def draw(job: Job) -> dict[str, Any]:
+    """Draws the cells and the curves, as far as the run has come."""
+    from gdas_tf.drawing import draw_retraining, draw_search
+
+    run = job.run
+    pictures = []
+    if run.begun("search") and run.file("search/logits.npz").exists():
+        logits = load_logits(run.file("search/logits.npz"))
+        pictures.append(run.file("pictures/search.png"))
+        draw_search(run.metrics("search"), logits, run.config.space, pictures[-1])
+    if run.file("genotype.json").exists():
+        pictures += draw_cells(read_genotype(run), run.file("pictures"))
+    if run.metrics("retrain"):
+        pictures.append(run.file("pictures/retraining.png"))
+        draw_retraining(run.metrics("retrain"), pictures[-1])
+    if not pictures:
+        raise UsageError(
+            f"run directory {run.path}: there is nothing to draw yet; no epoch of a search is done"
+        )
+    return {"files": {path.name: str(path) for path in pictures}}
+
+
+def derive_genotype(path: str | Path, config: Config) -> Genotype:
+    """Returns the genotype of the last logits in a file.
+
+    Args:
+        path: an .npz with `normal` [epochs + 1, edges, operations] (or [edges, operations]), and `reduction`
+            alike unless the reduction cell is fixed.
+        config: operations, nodes and ranks.
+
+    Raises:
+        UsageError: the file is missing, damaged, or doesn't fit the search space.
+    """
+    from gdas_tf.derivation import derive
+
+    logits = load_logits(path)
+    last = {name: values[-1] if values.ndim == 3 else values for name, values in logits.items()}
+    space = config.space
+    for name, values in last.items():
+        wanted = (space.edge_count, len(space.operations))
+        if values.shape != wanted:
+            raise UsageError(
+                f"{path}: {name} is of shape {list(values.shape)}, and the search space has {wanted[0]} "
+                f"edges of {wanted[1]} operations; set --search-operations and --search-nodes as in the search"
+            )
+    return derive(
+        last["normal"],
+        last.get("reduction"),
+        space,
+        ranks=config.derive.ranks,
+        keep_none=config.derive.keep_none,
+    )
+
+
+def evaluate_model(model: keras.Model, data: DataSet, config: Config) -> dict[str, Any]:
+    """Returns loss, accuracy and parameters of a network on the test images.
+
+    Raises:
+        UsageError: the images or classes are not those of the network.
+    """
+    from gdas_tf.retraining import evaluate as evaluate_network
+
+    check_fit(model, data)
+    result = evaluate_network(model, data, config.retrain.batch_size)
+    return {**result, "parameters": model.count_params()}
+
+
+def check_fit(model: keras.Model, data: DataSet) -> None:
+    """Makes sure that a data set has the images and classes that a network takes.
+
+    Raises:
+        UsageError: it has others.
+    """
+    found = (list(data.image_shape), data.classes)
+    wanted = (list(model.input_shape[1:]), model.output_shape[-1])
+    if found != wanted:
+        raise UsageError(
+            f"data set {data.name}: images {found[0]} of {found[1]} classes; the network takes {wanted[0]} "
+            f"of {wanted[1]} classes; set --data, --data-image-size and --data-image-channels as in training"
+        )
+
+
+def load_logits(path: str | Path) -> dict[str, np.ndarray]:
+    """Returns the arrays `normal` and, unless the reduction cell is fixed, `reduction` of a logits file.
+
+    Raises:
+        UsageError: the file is missing or damaged.
+    """
+    import numpy as np
+
+    if not Path(path).is_file():
+        raise UsageError(f"logits {path}: there is no such file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("normal", "reduction") if name in file.files}
+    except Exception as error:  # zipfile, zlib and NumPy each have errors of their own
+        raise UsageError(f"logits {path}: damaged or not an .npz file ({error})") from error
+    if "normal" not in arrays:
+        raise UsageError(f"logits {path}: it has no array `normal`; gdas-tf search writes such files")
+    for name, values in arrays.items():
+        if values.ndim not in (2, 3) or not values.size or not np.isfinite(values).all():
+            raise UsageError(
+                f"logits {path}: {name} has shape {list(values.shape)}; accepted are finite numbers "
+                "[epochs, edges, operations]"
+            )
+    return arrays
+
+
+def parse_genotype(text: str) -> Genotype:
+    """Returns the genotype that a file holds, of a known name, or written out in short notation.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    from gdas_tf.genotype import GENOTYPES, Genotype
+
+    if text in GENOTYPES or Path(text).suffix in (".json", ".txt"):
+        return Genotype.load(text)
+    return Genotype.from_text(text)
+
+
+def draw_cells(genotype: Genotype, folder: Path) -> list[Path]:
+    """Draws the cells of a genotype; returns the pictures' paths."""
+    from gdas_tf.drawing import draw_genotype
+
+    return draw_genotype(genotype, folder)
+
+
+def read_genotype(run: Run) -> Genotype:
+    """Returns the genotype of a run.
+
+    Raises:
+        UsageError: there is none yet, or it is damaged.
+    """
+    from gdas_tf.genotype import Genotype
+
+    path = run.file("genotype.json")
+    if not path.exists():
+        raise UsageError(f"run directory {run.path}: it has no genotype; run gdas-tf derive {run.path} first")
+    return Genotype.load(path)
+
+
+def set_genotype(run: Run, genotype: Genotype) -> None:
+    """Writes the genotype of a run.
+
+    Raises:
+        UsageError: a network was trained with another one in this run; nothing is touched.
+    """
+    if run.begun("retrain") and genotype != read_genotype(run):
+        raise UsageError(
+            f"run directory {run.path}: its network was trained with another genotype; "
+            "train this one in another --run-dir"
+        )
+    genotype.save(run.file("genotype.json"))
+
+
+def model_file(run: Run) -> Path:
+    """Returns the path of the retrained network of a run.
+
+    Raises:
+        UsageError: there is none yet.
+    """
+    path = run.file("model.keras")
+    if not path.exists():
+        raise UsageError(
+            f"run directory {run.path}: it has no trained network; run gdas-tf retrain {run.path} first"
+        )
+    return path
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Returns the network of a .keras file.
+
+    Raises:
+        UsageError: the file is missing or damaged.
+    """
+    if not Path(path).is_file():
+        raise UsageError(f"model {path}: there is no such file")
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zipfile, HDF5 and Keras each have errors of their own
+        raise UsageError(f"model {path}: damaged or not a .keras file ({error!s:.200})") from error
+
+
+def _check_begun(job: Job, stage: str) -> None:
+    if job.run.begun(stage) and not job.resume:
+        raise UsageError(
+            f"run directory {job.run.path}: its {stage} has begun already; go on with it by --resume, "
+            "or choose another --run-dir"
+        )
+
+
+def _files(run: Run, *names: str) -> dict[str, str]:
+    return {name: str(run.file(name)) for name in names}
+
+
+STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "search": search,
+    "derive": derive,
+    "retrain": retrain,
+    "evaluate": evaluate,
+    "export": export,
+    "benchmark": benchmark,
+    "draw": draw,
+}
