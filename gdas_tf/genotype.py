@@ -1,0 +1,403 @@
+"""The genotype: which operations and edges a derived cell has; as JSON, as short text, and the published ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from gdas_tf.errors import UsageError
+from gdas_tf.search_space import CELL_INPUTS, OPERATIONS, SearchSpace
+
+SHORT_NAMES: dict[str, str] = {
+    "none": "none",
+    "skip_connect": "skip",
+    "sep_conv_3x3": "sep3",
+    "sep_conv_5x5": "sep5",
+    "dil_conv_3x3": "dil3",
+    "dil_conv_5x5": "dil5",
+    "avg_pool_3x3": "avg3",
+    "max_pool_3x3": "max3",
+    "sep_conv_7x7": "sep7",
+    "dil_conv_7x7": "dil7",
+    "conv_1x1": "conv1",
+    "conv_3x3": "conv3",
+}
+"""The name of every operation in the short text notation."""
+
+FIXED = "fixed"
+SUFFIXES = (".json", ".txt")
+NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
+
+_LONG_NAMES = {short: name for name, short in SHORT_NAMES.items()} | {name: name for name in OPERATIONS}
+_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+
+
+class Edge(NamedTuple):
+    """One operation on one input of a node.
+
+    Attributes:
+        operation: one of `gdas_tf.search_space.OPERATIONS`.
+        input: 0 is c_{k-2}, 1 is c_{k-1} (the outputs of the two cells before), 2 + j is node j.
+    """
+
+    operation: str
+    input: int
+
+
+Cell = tuple[tuple[Edge, ...], ...]
+"""The nodes of a cell in their order, each the tuple of its edges."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Genotype:
+    """The normal and the reduction cell of a network; immutable, hashable, valid.
+
+    A node is the sum of its edges' outputs, a cell's output the concatenation of its nodes. Every node has
+    equally many edges, except for the first ones, which may have as many as there are inputs to them. Two
+    genotypes with the same cells are equal, whatever their names.
+
+    Args:
+        normal: the normal cell; lists and (operation, input) pairs are accepted and converted.
+        reduction: the reduction cell, or None for the fixed reduction cell.
+        name: letters, digits and `_.+-`, or None.
+
+    Raises:
+        UsageError: the cells are not valid; the message names the place.
+
+    Example:
+        >>> cell = [[("sep_conv_3x3", 0), ("skip_connect", 1)], [("max_pool_3x3", 1), ("sep_conv_5x5", 2)]]
+        >>> genotype = Genotype(cell, reduction=None)
+        >>> genotype.to_text()
+        'normal=sep3@0+skip@1/max3@1+sep5@2 reduction=fixed'
+        >>> genotype.normal[1][0].operation
+        'max_pool_3x3'
+    """
+
+    normal: Cell
+    reduction: Cell | None
+    name: str | None = dataclasses.field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.name is not None and not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
+            raise UsageError(f"genotype: name is {self.name!r}; accepted are letters, digits and _.+-")
+        object.__setattr__(self, "normal", _to_cell(self.normal, "normal cell"))
+        if self.reduction is not None:
+            object.__setattr__(self, "reduction", _to_cell(self.reduction, "reduction cell"))
+            if len(self.reduction) != len(self.normal):
+                raise UsageError(
+                    f"genotype: reduction cell: found {_count(len(self.reduction), 'node')}; the normal cell "
+                    f"has {len(self.normal)}, and both need equally many"
+                )
+        self._check_edge_counts()
+
+    @property
+    def cells(self) -> dict[str, Cell]:
+        """The searched cells by name: "normal", and "reduction" unless that one is fixed."""
+        cells = {"normal": self.normal}
+        return cells if self.reduction is None else cells | {"reduction": self.reduction}
+
+    @property
+    def inputs_per_node(self) -> int:
+        """Number of edges (T) that nodes have, the first ones perhaps fewer."""
+        return max(len(node) for cell in self.cells.values() for node in cell)
+
+    def check_fits(self, space: SearchSpace) -> None:
+        """Makes sure that the genotype is one of a search space.
+
+        Raises:
+            UsageError: it has other operations, or other numbers of nodes or edges; the message names the
+                first place.
+        """
+        if len(self.normal) != space.nodes:
+            raise UsageError(
+                f"genotype: normal cell: found {_count(len(self.normal), 'node')}; the search space has "
+                f"{space.nodes}"
+            )
+        for name, cell in self.cells.items():
+            for number, node in enumerate(cell):
+                wanted = min(space.inputs_per_node, CELL_INPUTS + number)
+                if len(node) != wanted:
+                    raise UsageError(
+                        f"genotype: {name} cell, node {number}: found {_count(len(node), 'edge')}; the search "
+                        f"space has {wanted}"
+                    )
+                for position, edge in enumerate(node):
+                    if edge.operation not in space.operations:
+                        raise UsageError(
+                            f"genotype: {name} cell, node {number}, edge {position}: {edge.operation} is not "
+                            f"in the search space; accepted are {', '.join(space.operations)}"
+                        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `json.dumps` takes: `normal` and `reduction` as lists of nodes of [operation, input].
+
+        A fixed reduction cell is the string "fixed"; `name` is there only if there is one.
+        """
+        cells: dict[str, Any] = {"normal": _to_lists(self.normal)}
+        cells["reduction"] = FIXED if self.reduction is None else _to_lists(self.reduction)
+        return cells if self.name is None else {"name": self.name} | cells
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | str) -> Genotype:
+        """Returns the genotype of what `to_json` gave, as a mapping or as JSON text.
+
+        Raises:
+            UsageError: it is not JSON, has other keys, or is not valid; the message names the place.
+        """
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise UsageError(
+                    f"genotype: not JSON ({error}); accepted is what gdas-tf derive writes"
+                ) from error
+        if not isinstance(value, Mapping):
+            raise UsageError(
+                f"genotype: found {_show(value)}; accepted is an object with normal and reduction"
+            )
+        for key in ("normal", "reduction"):
+            if key not in value:
+                raise UsageError(f"genotype: {key} is missing; give the {key} cell as a list of nodes")
+        for key in value:
+            if key not in ("name", "normal", "reduction"):
+                raise UsageError(f"genotype: unknown key {key!r}; accepted are name, normal, reduction")
+        reduction = value["reduction"]
+        if reduction is None:
+            raise UsageError(
+                'genotype: reduction cell: found null; write "fixed" for the fixed reduction cell'
+            )
+        return cls(value["normal"], None if reduction == FIXED else reduction, value.get("name"))
+
+    def to_text(self) -> str:
+        """Returns the short notation, one line: `[name=NAME] normal=sep3@0+skip@1/… reduction=…|fixed`.
+
+        An edge is operation@input, edges are joined by `+`, nodes by `/`; see `SHORT_NAMES`.
+        """
+        reduction = FIXED if self.reduction is None else _to_notation(self.reduction)
+        text = f"normal={_to_notation(self.normal)} reduction={reduction}"
+        return text if self.name is None else f"name={self.name} {text}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Genotype:
+        """Returns the genotype of a text in short notation, with short or long operation names.
+
+        Raises:
+            UsageError: a part is missing, not understood, or not valid; the message names the place.
+        """
+        parts: dict[str, str] = {}
+        for word in text.split():
+            key, equals, content = word.partition("=")
+            if not equals or key not in ("name", "normal", "reduction"):
+                raise UsageError(
+                    f"genotype: cannot read {_show(word)}; accepted is {NOTATION}, "
+                    f"or one of {', '.join(GENOTYPES)}"
+                )
+            if key in parts:
+                raise UsageError(f"genotype: {key} stands twice; give it once")
+            parts[key] = content
+        for key in ("normal", "reduction"):
+            if key not in parts:
+                raise UsageError(f"genotype: {key} is missing; accepted is {NOTATION}")
+        normal = _from_notation(parts["normal"], "normal cell")
+        reduction = None
+        if parts["reduction"] != FIXED:
+            reduction = _from_notation(parts["reduction"], "reduction cell")
+        return cls(normal, reduction, parts.get("name"))
+
+    def save(self, path: str | Path) -> None:
+        """Writes a file, atomically: JSON for the suffix .json, the short notation for .txt.
+
+        Raises:
+            UsageError: the suffix is another one.
+            RunError: the disk is full or read-only.
+        """
+        from gdas_tf.runs import atomic_write
+
+        path = Path(path)
+        _check_suffix(path)
+        atomic_write(path, _format_json(self.to_json()) if path.suffix == ".json" else self.to_text() + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Genotype:
+        """Reads a .json or .txt file, or returns the published genotype of that name (see `GENOTYPES`).
+
+        Raises:
+            UsageError: there is no such file or name, or the file is damaged; the message names file and place.
+        """
+        if str(path) in GENOTYPES:
+            return GENOTYPES[str(path)]
+        path = Path(path)
+        if not path.is_file():
+            raise UsageError(
+                f"genotype {path}: there is no such file; accepted are .json and .txt files, and the names "
+                f"{', '.join(GENOTYPES)}"
+            )
+        _check_suffix(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            return cls.from_json(text) if path.suffix == ".json" else cls.from_text(text)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
+        except OSError as error:
+            raise UsageError(f"genotype {path}: cannot read it: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"genotype {path}: not a text file; it is damaged or no genotype") from error
+
+    def _check_edge_counts(self) -> None:
+        wanted = self.inputs_per_node
+        for name, cell in self.cells.items():
+            for number, node in enumerate(cell):
+                if len(node) not in (wanted, min(wanted, CELL_INPUTS + number)):
+                    raise UsageError(
+                        f"genotype: {name} cell, node {number}: found {_count(len(node), 'edge')}; accepted "
+                        f"are {min(wanted, CELL_INPUTS + number)}, as other nodes have {wanted}"
+                    )
+
+
+def random_genotype(
+    space: SearchSpace,
+    seed: int,
+    reduction: Literal["searched", "fixed"] = "searched",
+    allow_none: bool = False,
+) -> Genotype:
+    """Returns a genotype drawn uniformly from a search space: the baseline that a search has to beat.
+
+    Every node takes `inputs_per_node` different inputs (all of them if there are fewer), each with one
+    operation.
+
+    Args:
+        space: the search space.
+        seed: whole number; the same one gives the same genotype, and the same normal cell with both kinds of
+            reduction cell.
+        reduction: "searched" draws a reduction cell as well, "fixed" takes the fixed one.
+        allow_none: may `none` be drawn.
+    """
+    generator = random.Random(seed)
+    operations = [name for name in space.operations if allow_none or name != "none"]
+
+    def draw_cell() -> Cell:
+        cell = []
+        for number in range(space.nodes):
+            possible = range(CELL_INPUTS + number)
+            chosen = sorted(generator.sample(possible, min(space.inputs_per_node, len(possible))))
+            cell.append(tuple(Edge(generator.choice(operations), source) for source in chosen))
+        return tuple(cell)
+
+    return Genotype(draw_cell(), draw_cell() if reduction == "searched" else None, f"random-{seed}")
+
+
+def _to_cell(value: Any, place: str) -> Cell:
+    """Converts nested sequences to a cell; raises UsageError where they are not one."""
+    if not isinstance(value, list | tuple) or not value:
+        raise UsageError(
+            f"genotype: {place}: found {_show(value)}; accepted is a list of nodes, at least one"
+        )
+    return tuple(_to_node(node, number, f"{place}, node {number}") for number, node in enumerate(value))
+
+
+def _to_node(value: Any, number: int, place: str) -> tuple[Edge, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise UsageError(
+            f"genotype: {place}: found {_show(value)}; accepted is a list of (operation, input), at least one"
+        )
+    return tuple(_to_edge(edge, number, f"{place}, edge {position}") for position, edge in enumerate(value))
+
+
+def _to_edge(value: Any, number: int, place: str) -> Edge:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise UsageError(f"genotype: {place}: found {_show(value)}; accepted is an (operation, input)")
+    operation, source = value
+    if operation not in OPERATIONS:
+        raise UsageError(
+            f"genotype: {place}: unknown operation {_show(operation)}; accepted are {', '.join(OPERATIONS)}"
+        )
+    last = CELL_INPUTS + number - 1
+    if not isinstance(source, int) or isinstance(source, bool) or not 0 <= source <= last:
+        raise UsageError(
+            f"genotype: {place}: input {_show(source)} doesn't exist; accepted are 0 to {last} "
+            f"(0 is c_{{k-2}}, 1 is c_{{k-1}}, 2 + j is node j)"
+        )
+    return Edge(operation, source)
+
+
+def _to_lists(cell: Cell) -> list[list[list[Any]]]:
+    return [[list(edge) for edge in node] for node in cell]
+
+
+def _to_notation(cell: Cell) -> str:
+    return "/".join("+".join(f"{SHORT_NAMES[edge.operation]}@{edge.input}" for edge in node) for node in cell)
+
+
+def _from_notation(text: str, place: str) -> list[list[tuple[str, int]]]:
+    """Splits a cell in short notation into nodes of (operation, input); what they are is checked later."""
+    return [
+        [
+            _edge_from_notation(edge, f"{place}, node {number}, edge {position}")
+            for position, edge in enumerate(node.split("+"))
+        ]
+        for number, node in enumerate(text.split("/"))
+    ]
+
+
+def _edge_from_notation(text: str, place: str) -> tuple[str, int]:
+    operation, at, source = text.partition("@")
+    if not at or not re.fullmatch(r"[0-9]{1,6}", source):
+        raise UsageError(
+            f"genotype: {place}: found {_show(text)}; accepted is operation@input, for example sep3@0"
+        )
+    if operation not in _LONG_NAMES:
+        raise UsageError(
+            f"genotype: {place}: unknown operation {_show(operation)}; accepted are {', '.join(_LONG_NAMES)}"
+        )
+    return _LONG_NAMES[operation], int(source)
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in SUFFIXES:
+        raise UsageError(
+            f"genotype {path}: unknown suffix {path.suffix!r}; accepted are {', '.join(SUFFIXES)}"
+        )
+
+
+def _format_json(value: Mapping[str, Any]) -> str:
+    """JSON with one node a line."""
+    entries = []
+    for key, content in value.items():
+        if isinstance(content, list):
+            nodes = ",\n".join(f"    {json.dumps(node)}" for node in content)
+            entries.append(f"  {json.dumps(key)}: [\n{nodes}\n  ]")
+        else:
+            entries.append(f"  {json.dumps(key)}: {json.dumps(content)}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _show(value: Any) -> str:
+    """A short, one-line picture of a value for an error message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _published(text: str) -> dict[str, Genotype]:
+    genotypes = [Genotype.from_text(line) for line in text.strip().splitlines()]
+    return {genotype.name: genotype for genotype in genotypes if genotype.name}
+
+
+GENOTYPES: dict[str, Genotype] = {}
+"""Published genotypes by name: of DARTS (Liu, Simonyan & Yang, ICLR 2019, first and second order) and of GDAS
+(Dong & Yang, CVPR 2019, reduction cell searched, and its normal cell with the fixed reduction cell, FRC)."""
+
+GENOTYPES |= _published("""
+name=DARTS_V1 normal=sep3@1+sep3@0/skip@0+sep3@1/skip@0+sep3@1/sep3@0+skip@2 reduction=max3@0+max3@1/skip@2+max3@0/max3@0+skip@2/skip@2+avg3@0
+name=DARTS_V2 normal=sep3@0+sep3@1/sep3@0+sep3@1/sep3@1+skip@0/skip@0+dil3@2 reduction=max3@0+max3@1/skip@2+max3@1/max3@0+skip@2/skip@2+max3@1
+name=GDAS_V1 normal=skip@0+skip@1/skip@0+sep5@2/sep3@3+skip@0/sep5@4+sep3@3 reduction=sep5@0+sep3@1/sep5@2+sep5@1/dil5@2+sep3@1/sep5@0+sep5@1
+name=GDAS_V1_FRC normal=skip@0+skip@1/skip@0+sep5@2/sep3@3+skip@0/sep5@4+sep3@3 reduction=fixed
+""")  # noqa: E501
