@@ -125,8 +125,8 @@ def derive_genotype(path: str | Path, config: Config) -> Genotype:
         wanted = (space.edge_count, len(space.operations))
         if values.shape != wanted:
             raise UsageError(
-                f"{path}: {name} is of shape {list(values.shape)}, and the search space has {wanted[0]} "
-                f"edges of {wanted[1]} operations; set --search-operations and --search-nodes as in the search"
+                f"logits {path}: {name} has shape {list(values.shape)}, and the search space has {wanted[0]} "
+                f"edges and {wanted[1]} operations; set --search-operations and --search-nodes as searched"
             )
     return derive(
         last["normal"],
@@ -183,9 +183,9 @@ def load_logits(path: str | Path) -> dict[str, np.ndarray]:
     if "normal" not in arrays:
         raise UsageError(f"logits {path}: it has no array `normal`; gdas-tf search writes such files")
     for name, values in arrays.items():
-        if values.ndim not in (2, 3) or not values.size or not np.isfinite(values).all():
+        if values.ndim not in (2, 3) or not values.size:
             raise UsageError(
-                f"logits {path}: {name} has shape {list(values.shape)}; accepted are finite numbers "
+                f"logits {path}: {name} has shape {list(values.shape)}; accepted is "
                 "[epochs, edges, operations]"
             )
     return arrays

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gdas_tf.errors import UsageError
+from gdas_tf.search_space import SearchSpace
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MACROS = ("paper", "official")
@@ -143,6 +144,13 @@ class SearchConfig(_Section):
     precision: str = _field("float32", "number format of the computation", choices=PRECISIONS)
     jit_compile: bool = _field(False, "compile the step with XLA (for GPUs; slow on CPUs)")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            SearchSpace.named(self.operations)
+        except UsageError as error:
+            raise UsageError(f"search.operations: {str(error).removeprefix('search space: ')}") from error
+
 
 @dataclass(frozen=True)
 class DeriveConfig(_Section):
@@ -252,6 +260,17 @@ class Config:
     def __post_init__(self) -> None:
         for option in options(None):
             object.__setattr__(self, option.name, option.parse(getattr(self, option.name)))
+        edges = self.search.nodes + 1
+        if max(self.derive.ranks) > edges:
+            raise UsageError(
+                f"derive.ranks: found {_show(self.derive.ranks)}; accepted are 1 to {edges}, as the last of "
+                f"{self.search.nodes} nodes has {edges} edges"
+            )
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space: operations and nodes of the search, as many inputs per node as ranks are kept."""
+        return SearchSpace.named(self.search.operations, self.search.nodes, len(self.derive.ranks))
 
     @classmethod
     def preset(cls, name: str) -> Config:

@@ -110,6 +110,7 @@ def test_override_converts_text_and_leaves_the_original():
         ({"data.name": ""}, "''", "text"),
         ({"derive.ranks": "1,1"}, "1,1", "once"),
         ({"derive.ranks": ()}, "nothing", "at least one"),
+        ({"derive.ranks": "5,6"}, "5,6", "1 to 5"),
         ({"export.formats": "onnx,coreml"}, "'coreml'", "saved_model, onnx"),
         ({"seed": -1}, "-1", "at least 0"),
     ],
@@ -164,6 +165,13 @@ def test_empty_file_changes_nothing(tmp_path):
     path = tmp_path / "empty.yaml"
     path.write_text("# nothing\n")
     assert Config.from_file(path) == Config()
+
+
+def test_space_of_the_configuration():
+    space = (
+        Config().override({"search.operations": "gdas-4", "search.nodes": 2, "derive.ranks": "1,2,3"}).space
+    )
+    assert (len(space.operations), space.nodes, space.inputs_per_node) == (4, 2, 3)
 
 
 def test_differences_name_the_fields():
