@@ -1,4 +1,4 @@
-"""The genotype: which operations and edges a derived cell has; as JSON, as short text, and the published ones."""
+"""The genotype: operations and edges of the derived cells, as JSON and as short text; the published ones."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ class Genotype:
                 wanted = min(space.inputs_per_node, CELL_INPUTS + number)
                 if len(node) != wanted:
                     raise UsageError(
-                        f"genotype: {name} cell, node {number}: found {_count(len(node), 'edge')}; the search "
-                        f"space has {wanted}"
+                        f"genotype: {name} cell, node {number}: found {_count(len(node), 'edge')}; the "
+                        f"search space has {wanted}"
                     )
                 for position, edge in enumerate(node):
                     if edge.operation not in space.operations:
@@ -152,10 +152,8 @@ class Genotype:
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError as error:
-                raise UsageError(
-                    f"genotype: not JSON ({error}); accepted is what gdas-tf derive writes"
-                ) from error
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"genotype: damaged or not JSON ({error})") from error
         if not isinstance(value, Mapping):
             raise UsageError(
                 f"genotype: found {_show(value)}; accepted is an object with normal and reduction"
@@ -227,7 +225,7 @@ class Genotype:
         """Reads a .json or .txt file, or returns the published genotype of that name (see `GENOTYPES`).
 
         Raises:
-            UsageError: there is no such file or name, or the file is damaged; the message names file and place.
+            UsageError: there is no such file or name, or the file is damaged; the message says where.
         """
         if str(path) in GENOTYPES:
             return GENOTYPES[str(path)]
@@ -303,7 +301,7 @@ def _to_cell(value: Any, place: str) -> Cell:
 def _to_node(value: Any, number: int, place: str) -> tuple[Edge, ...]:
     if not isinstance(value, list | tuple) or not value:
         raise UsageError(
-            f"genotype: {place}: found {_show(value)}; accepted is a list of (operation, input), at least one"
+            f"genotype: {place}: found {_show(value)}; accepted is a list of one or more (operation, input)"
         )
     return tuple(_to_edge(edge, number, f"{place}, edge {position}") for position, edge in enumerate(value))
 
@@ -386,18 +384,24 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _published(text: str) -> dict[str, Genotype]:
-    genotypes = [Genotype.from_text(line) for line in text.strip().splitlines()]
-    return {genotype.name: genotype for genotype in genotypes if genotype.name}
+_GDAS_NORMAL = "skip@0+skip@1/skip@0+sep5@2/sep3@3+skip@0/sep5@4+sep3@3"
 
-
-GENOTYPES: dict[str, Genotype] = {}
+GENOTYPES: dict[str, Genotype] = {
+    name: Genotype.from_text(f"name={name} normal={normal} reduction={reduction}")
+    for name, normal, reduction in (
+        (
+            "DARTS_V1",
+            "sep3@1+sep3@0/skip@0+sep3@1/skip@0+sep3@1/sep3@0+skip@2",
+            "max3@0+max3@1/skip@2+max3@0/max3@0+skip@2/skip@2+avg3@0",
+        ),
+        (
+            "DARTS_V2",
+            "sep3@0+sep3@1/sep3@0+sep3@1/sep3@1+skip@0/skip@0+dil3@2",
+            "max3@0+max3@1/skip@2+max3@1/max3@0+skip@2/skip@2+max3@1",
+        ),
+        ("GDAS_V1", _GDAS_NORMAL, "sep5@0+sep3@1/sep5@2+sep5@1/dil5@2+sep3@1/sep5@0+sep5@1"),
+        ("GDAS_V1_FRC", _GDAS_NORMAL, FIXED),
+    )
+}
 """Published genotypes by name: of DARTS (Liu, Simonyan & Yang, ICLR 2019, first and second order) and of GDAS
-(Dong & Yang, CVPR 2019, reduction cell searched, and its normal cell with the fixed reduction cell, FRC)."""
-
-GENOTYPES |= _published("""
-name=DARTS_V1 normal=sep3@1+sep3@0/skip@0+sep3@1/skip@0+sep3@1/sep3@0+skip@2 reduction=max3@0+max3@1/skip@2+max3@0/max3@0+skip@2/skip@2+avg3@0
-name=DARTS_V2 normal=sep3@0+sep3@1/sep3@0+sep3@1/sep3@1+skip@0/skip@0+dil3@2 reduction=max3@0+max3@1/skip@2+max3@1/max3@0+skip@2/skip@2+max3@1
-name=GDAS_V1 normal=skip@0+skip@1/skip@0+sep5@2/sep3@3+skip@0/sep5@4+sep3@3 reduction=sep5@0+sep3@1/sep5@2+sep5@1/dil5@2+sep3@1/sep5@0+sep5@1
-name=GDAS_V1_FRC normal=skip@0+skip@1/skip@0+sep5@2/sep3@3+skip@0/sep5@4+sep3@3 reduction=fixed
-""")  # noqa: E501
+(Dong & Yang, CVPR 2019: reduction cell searched, and its normal cell with the fixed reduction cell, FRC)."""

@@ -1,0 +1,321 @@
+"""The genotype: validation, JSON, short text, files, the published ones, random ones."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from gdas_tf.errors import RunError, UsageError
+from gdas_tf.genotype import GENOTYPES, SHORT_NAMES, Edge, Genotype, random_genotype
+from gdas_tf.search_space import OPERATIONS, SearchSpace
+
+CELL = [[("sep_conv_3x3", 0), ("skip_connect", 1)], [("max_pool_3x3", 1), ("sep_conv_5x5", 2)]]
+EVERY = [
+    *GENOTYPES.values(),
+    *(random_genotype(SearchSpace.named("gdas-12", 6, 3), seed) for seed in range(20)),
+]
+
+
+def test_a_genotype_is_immutable_and_hashable_and_made_of_edges():
+    genotype = Genotype(CELL, None)
+    assert genotype.normal == (
+        (Edge("sep_conv_3x3", 0), Edge("skip_connect", 1)),
+        (Edge("max_pool_3x3", 1), Edge("sep_conv_5x5", 2)),
+    )
+    assert genotype.normal[1][1].operation == "sep_conv_5x5"
+    assert genotype.normal[1][1].input == 2
+    with pytest.raises(AttributeError):
+        genotype.normal = ()
+    assert {genotype: 1}[Genotype(tuple(CELL), None, name="other")] == 1
+    assert genotype != Genotype(CELL, CELL)
+    assert list(genotype.cells) == ["normal"]
+    assert list(Genotype(CELL, CELL).cells) == ["normal", "reduction"]
+
+
+def test_published_genotypes():
+    def cell(*nodes: tuple) -> tuple:
+        names = {
+            "sep3": "sep_conv_3x3",
+            "sep5": "sep_conv_5x5",
+            "dil3": "dil_conv_3x3",
+            "dil5": "dil_conv_5x5",
+            "skip": "skip_connect",
+            "max": "max_pool_3x3",
+            "avg": "avg_pool_3x3",
+        }
+        return tuple(tuple((names[name], source) for name, source in node) for node in nodes)
+
+    darts_1 = GENOTYPES["DARTS_V1"]
+    assert darts_1.normal == cell(
+        (("sep3", 1), ("sep3", 0)),
+        (("skip", 0), ("sep3", 1)),
+        (("skip", 0), ("sep3", 1)),
+        (("sep3", 0), ("skip", 2)),
+    )
+    assert darts_1.reduction == cell(
+        (("max", 0), ("max", 1)),
+        (("skip", 2), ("max", 0)),
+        (("max", 0), ("skip", 2)),
+        (("skip", 2), ("avg", 0)),
+    )
+    darts_2 = GENOTYPES["DARTS_V2"]
+    assert darts_2.normal == cell(
+        (("sep3", 0), ("sep3", 1)),
+        (("sep3", 0), ("sep3", 1)),
+        (("sep3", 1), ("skip", 0)),
+        (("skip", 0), ("dil3", 2)),
+    )
+    assert darts_2.reduction == cell(
+        (("max", 0), ("max", 1)),
+        (("skip", 2), ("max", 1)),
+        (("max", 0), ("skip", 2)),
+        (("skip", 2), ("max", 1)),
+    )
+    gdas = GENOTYPES["GDAS_V1"]
+    assert gdas.normal == cell(
+        (("skip", 0), ("skip", 1)),
+        (("skip", 0), ("sep5", 2)),
+        (("sep3", 3), ("skip", 0)),
+        (("sep5", 4), ("sep3", 3)),
+    )
+    assert gdas.reduction == cell(
+        (("sep5", 0), ("sep3", 1)),
+        (("sep5", 2), ("sep5", 1)),
+        (("dil5", 2), ("sep3", 1)),
+        (("sep5", 0), ("sep5", 1)),
+    )
+    assert GENOTYPES["GDAS_V1_FRC"].normal == gdas.normal
+    assert GENOTYPES["GDAS_V1_FRC"].reduction is None
+    for name, genotype in GENOTYPES.items():
+        assert genotype.name == name
+        genotype.check_fits(SearchSpace())
+
+
+@pytest.mark.parametrize("genotype", EVERY, ids=lambda genotype: genotype.name)
+def test_round_trips(genotype: Genotype, tmp_path: Path):
+    text = genotype.to_text()
+    assert len(text.splitlines()) == 1
+    copies = [
+        Genotype.from_json(genotype.to_json()),
+        Genotype.from_json(json.dumps(genotype.to_json())),
+        Genotype.from_text(text),
+    ]
+    for suffix in (".json", ".txt"):
+        path = tmp_path / f"deep/er/genotype{suffix}"
+        genotype.save(path)
+        copies.append(Genotype.load(path))
+        assert [entry.name for entry in path.parent.iterdir() if entry.suffix == suffix] == [path.name]
+    for copy in copies:
+        assert copy == genotype
+        assert copy.name == genotype.name
+
+
+def test_the_written_forms():
+    genotype = Genotype(CELL, None, name="mine")
+    assert genotype.to_text() == "name=mine normal=sep3@0+skip@1/max3@1+sep5@2 reduction=fixed"
+    assert genotype.to_json() == {
+        "name": "mine",
+        "normal": [[["sep_conv_3x3", 0], ["skip_connect", 1]], [["max_pool_3x3", 1], ["sep_conv_5x5", 2]]],
+        "reduction": "fixed",
+    }
+    assert "name" not in Genotype(CELL, None).to_json()
+    assert Genotype(CELL, None).to_text().startswith("normal=")
+    assert tuple(SHORT_NAMES) == OPERATIONS
+    assert len(set(SHORT_NAMES.values())) == len(OPERATIONS)
+
+
+def test_text_takes_long_names_any_order_and_white_space():
+    genotype = Genotype.from_text("\n reduction=fixed\t normal=sep_conv_3x3@0+skip@1/max3@1+sep_conv_5x5@2\n")
+    assert genotype == Genotype(CELL, None)
+    assert genotype.name is None
+
+
+def test_load_takes_a_published_name():
+    assert Genotype.load("GDAS_V1") is GENOTYPES["GDAS_V1"]
+
+
+def _edge(operation: object, source: object) -> list:
+    return [[("sep_conv_3x3", 0), ("skip_connect", 1)], [(operation, source), ("sep_conv_5x5", 2)]]
+
+
+@pytest.mark.parametrize(
+    ("normal", "message"),
+    [
+        (
+            _edge("conv_9x9", 1),
+            "normal cell, node 1, edge 0: unknown operation 'conv_9x9'; accepted are none, ",
+        ),
+        (_edge(None, 1), "normal cell, node 1, edge 0: unknown operation None"),
+        (_edge(["none"], 1), r"normal cell, node 1, edge 0: unknown operation \['none'\]"),
+        (_edge("none", 3), "normal cell, node 1, edge 0: input 3 doesn't exist; accepted are 0 to 2"),
+        (_edge("none", -1), "normal cell, node 1, edge 0: input -1 doesn't exist"),
+        (_edge("none", 1.0), "normal cell, node 1, edge 0: input 1.0 doesn't exist"),
+        (_edge("none", True), "normal cell, node 1, edge 0: input True doesn't exist"),
+        (_edge("none", "1"), "normal cell, node 1, edge 0: input '1' doesn't exist"),
+        ([[("none", 0), ("none", 1, 2)]], r"normal cell, node 0, edge 1: found \('none', 1, 2\)"),
+        ([["none", 0]], "normal cell, node 0, edge 0: found 'none'; accepted is an"),
+        ([[("none", 0)], []], r"normal cell, node 1: found \[\]"),
+        ([[("none", 0)], None], "normal cell, node 1: found None"),
+        ([], r"normal cell: found \[\]; accepted is a list of nodes"),
+        ("sep3@0", "normal cell: found 'sep3@0'"),
+        ({"0": []}, "normal cell: found {'0': "),
+        ([CELL[0], CELL[1][:1]], "normal cell, node 1: found 1 edge; accepted are 2, as other nodes have 2"),
+        (
+            [CELL[0], CELL[1] + CELL[0][:1], CELL[1]],
+            "node 2: found 2 edges; accepted are 3, as other nodes have 3",
+        ),
+    ],
+)
+def test_bad_cells_name_the_place(normal: object, message: str):
+    with pytest.raises(UsageError, match=message) as error:
+        Genotype(normal, None)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_reduction_cells_name_the_place():
+    with pytest.raises(UsageError, match="reduction cell: found 1 node; the normal cell has 2"):
+        Genotype(CELL, CELL[:1])
+    with pytest.raises(UsageError, match="reduction cell, node 1, edge 0: input 7"):
+        Genotype(CELL, _edge("none", 7))
+    with pytest.raises(UsageError, match="reduction cell, node 0: found 1 edge; accepted are 2"):
+        Genotype(CELL, [CELL[0][:1], CELL[1]])
+
+
+def test_a_node_with_few_inputs_may_have_fewer_edges_than_others():
+    genotype = Genotype([CELL[0], CELL[1] + CELL[0][:1]], None)
+    assert genotype.inputs_per_node == 3
+    genotype.check_fits(SearchSpace(nodes=2, inputs_per_node=3))
+
+
+def test_parallel_edges_are_allowed():
+    cell = [[("avg_pool_3x3", 1), ("avg_pool_3x3", 1)], [("sep_conv_3x3", 1), ("skip_connect", 1)]]
+    assert Genotype.from_text(Genotype(cell, None).to_text()).normal[0][1] == Edge("avg_pool_3x3", 1)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a=b", "ä", 3])
+def test_bad_names(name: object):
+    with pytest.raises(UsageError, match="genotype: name is .*accepted are letters"):
+        Genotype(CELL, None, name)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{", "damaged or not JSON"),
+        ("[" * 100_000, "damaged or not JSON"),
+        ("[1]", r"found \[1\]; accepted is an object"),
+        ({"normal": CELL}, "reduction is missing"),
+        ({"reduction": "fixed"}, "normal is missing"),
+        ({"normal": CELL, "reduction": None}, 'reduction cell: found null; write "fixed"'),
+        ({"normal": CELL, "reduction": "fix"}, "reduction cell: found 'fix'"),
+        (
+            {"normal": CELL, "reduction": "fixed", "reduce": []},
+            "unknown key 'reduce'; accepted are name, normal",
+        ),
+        ({"normal": CELL, "reduction": "fixed", "name": 3}, "name is 3"),
+    ],
+)
+def test_bad_json(value: object, message: str):
+    with pytest.raises(UsageError, match=message):
+        Genotype.from_json(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "normal is missing; accepted is normal=OP@INPUT"),
+        (
+            "GDAS_V9",
+            "cannot read 'GDAS_V9'; accepted is .* or one of DARTS_V1, DARTS_V2, GDAS_V1, GDAS_V1_FRC",
+        ),
+        ("normal=skip@0", "reduction is missing"),
+        ("normal=skip@0 normal=skip@1 reduction=fixed", "normal stands twice"),
+        ("normal=skip@0 reduce=fixed", "cannot read 'reduce=fixed'"),
+        (
+            "normal=skip reduction=fixed",
+            "normal cell, node 0, edge 0: found 'skip'; accepted is operation@input",
+        ),
+        ("normal=skip@x reduction=fixed", "normal cell, node 0, edge 0: found 'skip@x'"),
+        ("normal=skip@-1 reduction=fixed", "normal cell, node 0, edge 0: found 'skip@-1'"),
+        ("normal=skip@0+ reduction=fixed", "normal cell, node 0, edge 1: found ''"),
+        ("normal=skip@0/ reduction=fixed", "normal cell, node 1, edge 0: found ''"),
+        ("normal=skip@0 reduction=", "reduction cell, node 0, edge 0: found ''"),
+        (
+            "normal=skip@0/sup3@2 reduction=fixed",
+            "node 1, edge 0: unknown operation 'sup3'; accepted are none, ",
+        ),
+        ("normal=skip@2 reduction=fixed", "normal cell, node 0, edge 0: input 2 doesn't exist"),
+        ("name= normal=skip@1 reduction=fixed", "name is ''"),
+    ],
+)
+def test_bad_text(text: str, message: str):
+    with pytest.raises(UsageError, match=message):
+        Genotype.from_text(text)
+
+
+def test_bad_files(tmp_path: Path):
+    with pytest.raises(
+        UsageError, match="no such file; accepted are .json and .txt files, and the names DARTS_V1"
+    ):
+        Genotype.load(tmp_path / "none.json")
+    (tmp_path / "a.yaml").write_text("x")
+    with pytest.raises(UsageError, match=r"a.yaml: unknown suffix '.yaml'; accepted are .json, .txt"):
+        Genotype.load(tmp_path / "a.yaml")
+    with pytest.raises(UsageError, match="unknown suffix"):
+        Genotype(CELL, None).save(tmp_path / "b.yaml")
+    (tmp_path / "c.json").write_text('{"normal": [[["none", 5]]], "reduction": "fixed"}')
+    with pytest.raises(UsageError, match=r"c.json: genotype: normal cell, node 0, edge 0: input 5"):
+        Genotype.load(tmp_path / "c.json")
+    (tmp_path / "d.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="d.txt: not a text file"):
+        Genotype.load(tmp_path / "d.txt")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="a part of the path is a file"):
+        Genotype(CELL, None).save(tmp_path / "file/e.json")
+
+
+def test_check_fits():
+    genotype = GENOTYPES["DARTS_V1"]
+    with pytest.raises(UsageError, match="normal cell: found 4 nodes; the search space has 3"):
+        genotype.check_fits(SearchSpace(nodes=3))
+    with pytest.raises(UsageError, match="normal cell, node 1: found 2 edges; the search space has 3"):
+        genotype.check_fits(SearchSpace(inputs_per_node=3))
+    with pytest.raises(
+        UsageError, match="reduction cell, node 3, edge 1: avg_pool_3x3 is not in the search space"
+    ):
+        genotype.check_fits(SearchSpace.named("gdas-4"))
+
+
+def test_random_genotypes_are_in_the_space_and_reproducible():
+    for space in (
+        SearchSpace(),
+        SearchSpace.named("gdas-4", 6, 3),
+        SearchSpace(nodes=1),
+        SearchSpace(("none", "conv_1x1")),
+    ):
+        for seed in range(30):
+            genotype = random_genotype(space, seed)
+            genotype.check_fits(space)
+            assert genotype == random_genotype(space, seed)
+            for cell in genotype.cells.values():
+                for node in cell:
+                    assert len({edge.input for edge in node}) == len(node)
+                    assert all(edge.operation != "none" for edge in node)
+            fixed = random_genotype(space, seed, reduction="fixed")
+            assert fixed.reduction is None
+            assert fixed.normal == genotype.normal
+
+
+def test_random_genotypes_are_uniform():
+    space = SearchSpace(nodes=3)
+    genotypes = [random_genotype(space, seed, allow_none=True) for seed in range(3000)]
+    assert len(set(genotypes)) > 2900
+    operations = Counter(edge.operation for g in genotypes for edge in g.normal[2] + g.reduction[0])
+    inputs = Counter(edge.input for g in genotypes for edge in g.reduction[2])
+    for counts, classes in ((operations, 8), (inputs, 4)):
+        assert len(counts) == classes
+        expected = counts.total() / classes
+        assert all(abs(count - expected) < 0.12 * expected for count in counts.values())
