@@ -86,7 +86,7 @@ def test_the_place_of_a_rank_on_a_kept_edge_goes_to_the_next_free_one():
         [10, 50, 30, 10],
         [60, 5, 20, 15],
         [10, 20, 30, 40],
-        [10, 50, 30, 10],
+        [10, 50, 25, 15],
         [10, 36, 34, 20],  # rank 3, and its second choice (0.34) is rank 4
     ]
     genotype = derive(_logits(probabilities), None, TWO_NODES, (3,))
@@ -94,7 +94,7 @@ def test_the_place_of_a_rank_on_a_kept_edge_goes_to_the_next_free_one():
     space = SearchSpace(TWO_NODES.operations, nodes=3)
     probabilities += [[25, 25, 25, 25]] * 4
     genotype = derive(_logits(probabilities), None, space, (3, 4))
-    # Rank 4 is sep3@2 on the edge that rank 3 keeps; rank 5 is sep3@0 (0.30, the tie to the lower input).
+    # Rank 4 is sep3@2 on the edge that rank 3 keeps; rank 5 is sep3@0 (0.30).
     assert genotype.normal[1] == _node("skip@2+sep3@0")
 
 
