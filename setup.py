@@ -5,7 +5,7 @@ from setuptools import setup
 setup(
     name="gdas-tf",
     version="0.1.0",
-    description="Search a convolutional cell for your images with GDAS, retrain it, export it verified and measured",
+    description="Search a convolutional cell for your images with GDAS, retrain it, export it verified",
     python_requires=">=3.11",
     packages=["gdas_tf", "gdas_tf.cli", "gdas_tf.export"],
     package_dir={"gdas_tf": "gdas_tf", "gdas_tf.cli": "cli", "gdas_tf.export": "export"},
@@ -13,6 +13,7 @@ setup(
         "tensorflow>=2.20,<2.22",
         "keras>=3.12,<3.16",
         "tensorflow-datasets>=4.9.9,<5",
+        "importlib_resources>=5",  # tensorflow-datasets imports it to download, without declaring it
         "tf2onnx>=1.17,<1.18",
         "onnx>=1.18,<2",
         "onnxruntime>=1.22,<2",

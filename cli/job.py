@@ -58,6 +58,7 @@ def load_data(config: Config) -> DataSet:
     return load_dataset(
         data.name,
         data_dir=data.data_dir,
+        cache_dir=data.cache_dir,
         image_size=data.image_size,
         image_channels=data.image_channels,
         test_fraction=data.test_fraction,

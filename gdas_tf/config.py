@@ -86,6 +86,11 @@ class DataConfig(_Section):
         metavar="NAME|FOLDER|FILE.npz",
     )
     data_dir: str | None = _field(None, "where TFDS data sets are prepared", metavar="FOLDER")
+    cache_dir: str | None = _field(
+        None,
+        "where images of sets too big for memory are kept decoded; not set: the user's cache folder",
+        metavar="FOLDER",
+    )
     image_size: int | None = _field(
         None, "resize images to this height and width in pixels", minimum=8, maximum=1024
     )

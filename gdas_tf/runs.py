@@ -357,7 +357,8 @@ class Run:
         """Returns all that the outcome of a stage depends on, as nested dictionaries."""
         values = (config or self.config).to_dict()
         result = {"seed": values["seed"], **{name: values[name] for name in _STAGE_SECTIONS[stage]}}
-        del result["data"]["data_dir"]  # the same data may be moved elsewhere
+        for name in ("data_dir", "cache_dir"):  # the same data may be moved elsewhere
+            del result["data"][name]
         genotype = self.file("genotype.json")
         if stage == "retrain" and genotype.exists():
             result["genotype"] = read_json(genotype)
