@@ -29,8 +29,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "serve": [
-            "fastapi>=0.115,<1",
-            "uvicorn>=0.30,<1",
+            "uvicorn[standard]>=0.30,<1",
             "orjson>=3.10,<4",
             "python-multipart>=0.0.12",
             "prometheus-client>=0.20,<1",
@@ -41,6 +40,7 @@ setup(
             "ruff>=0.8,<1",
             "tritonclient[http]>=2.50,<3",
             "requests>=2.32,<3",
+            "websockets>=13",
         ],
     },
     entry_points={"console_scripts": ["gdas-tf = gdas_tf.cli.main:main"]},

@@ -66,13 +66,6 @@ def load_data(config: Config) -> DataSet:
     )
 
 
-def set_seed(config: Config) -> None:
-    """Seeds Python, NumPy and TensorFlow."""
-    import keras
-
-    keras.utils.set_random_seed(config.seed)
-
-
 @contextlib.contextmanager
 def new_job(args: argparse.Namespace) -> Iterator[Job]:
     """Gives the job of a command that begins a run, or goes on with one by `--resume`.
@@ -128,7 +121,6 @@ def _begin(args: argparse.Namespace, run: Run, data: DataSet | None = None) -> J
     resume = getattr(args, "resume", None)
     again = ["gdas-tf", args.command, str(run.path)] + (["--resume"] if resume is not None else [])
     args.go_on_with = shlex.join(again)
-    set_seed(run.config)
     return Job(run, bool(resume), data)
 
 

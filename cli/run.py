@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
 def _summarize(job: Job, results: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Returns what the closing table shows."""
     run = job.run
-    measured = results["benchmark"]["results"]
+    measured = results["benchmark"]["measurements"]
     first, last = (pick(measured, key=lambda item: item["batch_size"]) for pick in (min, max))
     return {
         "run_directory": str(run.path),

@@ -5,7 +5,7 @@ Every stage takes a `Job`, works in its run directory and returns what `--json` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,30 @@ def evaluate(job: Job) -> dict[str, Any]:
     return {**result, "files": _files(job.run, "evaluation.json")}
 
 
+def export(job: Job) -> dict[str, Any]:
+    """Writes the exports of the retrained network, and verifies them on test images."""
+    run = job.run
+    model = load_model(model_file(run))
+    return export_model(model, job.data, run.path / "export", job.config, read_genotype(run))
+
+
+def benchmark(job: Job) -> dict[str, Any]:
+    """Measures the exported ONNX files with onnxruntime."""
+    from gdas_tf.export.benchmark import draw_benchmark
+
+    run = job.run
+    files = sorted((run.path / "export").glob("*.onnx"))
+    if not files:
+        raise UsageError(
+            f"run directory {run.path}: it has no ONNX file; run gdas-tf export {run.path} first"
+        )
+    result = measure(files, job.config)
+    write_json(run.file("export/benchmark.json"), result)
+    picture = run.file("pictures/benchmark.png")
+    draw_benchmark(result, picture)
+    return {**result, "files": {**_files(run, "export/benchmark.json"), picture.name: str(picture)}}
+
+
 def draw(job: Job) -> dict[str, Any]:
     """Draws the cells and the curves, as far as the run has come."""
     from gdas_tf.drawing import draw_retraining, draw_search
@@ -145,24 +169,49 @@ def evaluate_model(model: keras.Model, data: DataSet, config: Config) -> dict[st
     """
     from gdas_tf.retraining import evaluate as evaluate_network
 
-    check_fit(model, data)
     result = evaluate_network(model, data, config.retrain.batch_size)
     return {**result, "parameters": model.count_params()}
 
 
-def check_fit(model: keras.Model, data: DataSet) -> None:
-    """Makes sure that a data set has the images and classes that a network takes.
+def export_model(
+    model: keras.Model, data: DataSet, folder: Path, config: Config, genotype: Genotype | None
+) -> dict[str, Any]:
+    """Writes the exports of a network to a folder, and verifies them on test images.
 
     Raises:
-        UsageError: it has others.
+        RunError: an export's outputs differ from the network's; the folder stays as it was.
     """
-    found = (list(data.image_shape), data.classes)
-    wanted = (list(model.input_shape[1:]), model.output_shape[-1])
-    if found != wanted:
-        raise UsageError(
-            f"data set {data.name}: images {found[0]} of {found[1]} classes; the network takes {wanted[0]} "
-            f"of {wanted[1]} classes; set --data, --data-image-size and --data-image-channels as in training"
-        )
+    from gdas_tf.export.exporter import export_model as export_to
+
+    options = config.export
+    return export_to(
+        model,
+        data,
+        folder,
+        formats=options.formats,
+        tolerance=options.tolerance,
+        images=options.images,
+        calibration_images=options.calibration_images,
+        genotype=genotype,
+    )
+
+
+def measure(files: Sequence[Path], config: Config, data: DataSet | None = None) -> dict[str, Any]:
+    """Returns latency and throughput of ONNX files, with data also accuracy. Needs no TensorFlow."""
+    from gdas_tf.export.benchmark import benchmark_models
+
+    options = config.benchmark
+    labelled = {"images": data.test.images, "labels": data.test.labels} if data else {}
+    return benchmark_models(
+        files,
+        batch_sizes=options.batch_sizes,
+        threads=options.threads,
+        seconds=options.seconds,
+        warm_up=options.warm_up,
+        rounds=options.rounds,
+        providers=options.providers,
+        **labelled,
+    )
 
 
 def load_logits(path: str | Path) -> dict[str, np.ndarray]:

@@ -28,7 +28,16 @@ from gdas_tf.search_space import SearchSpace
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MACROS = ("paper", "official")
-EXPORT_FORMATS = ("saved_model", "onnx")
+EXPORT_FORMATS = (
+    "saved_model",
+    "tf_serving",
+    "onnx",
+    "onnx_float16",
+    "onnx_int8",
+    "tflite",
+    "tflite_int8",
+    "triton",
+)
 
 
 def _field(
@@ -216,6 +225,7 @@ class ExportConfig(_Section):
     )
     tolerance: float = _field(1e-4, "largest accepted difference of a probability to Keras", above=0)
     images: int = _field(1000, "held-out images to verify on, at most", minimum=1)
+    calibration_images: int = _field(500, "training images to calibrate int8 on, at most", minimum=1)
 
 
 @dataclass(frozen=True)
@@ -228,8 +238,16 @@ class BenchmarkConfig(_Section):
     threads: tuple[int, ...] = _field(
         (0,), "threads to measure; 0 stands for as many as there are cores", minimum=0, metavar="N,…"
     )
-    seconds: float = _field(2.0, "seconds to measure each batch size and thread count", above=0)
+    seconds: float = _field(
+        2.0, "seconds to measure each batch size and thread count, in all rounds", above=0
+    )
     warm_up: int = _field(5, "calls that are not counted, before each measurement", minimum=0)
+    rounds: int = _field(5, "rounds in which files take turns; their spread gives the interval", minimum=1)
+    providers: tuple[str, ...] = _field(
+        ("auto",),
+        "onnxruntime's execution providers to measure; auto: all that it has here",
+        metavar="NAME,…",
+    )
 
 
 SECTIONS: dict[str, type[_Section]] = {

@@ -1,0 +1,66 @@
+"""`gdas-tf benchmark`: how fast ONNX files are."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gdas_tf.cli import options
+from gdas_tf.cli.console import print_result, progress_on_stderr
+from gdas_tf.cli.job import load_data, open_job
+from gdas_tf.errors import UsageError
+from gdas_tf.runs import is_run_directory, write_json
+
+_DESCRIPTION = """\
+Measures latency (p50, p95, p99) and throughput of ONNX image classifiers with onnxruntime, by batch size and
+threads. Several files, ours or anybody's, take turns, so that a machine's drift hits all alike. With --data,
+their accuracy on its test images, too."""
+
+_EXAMPLES = """\
+  gdas-tf benchmark runs/digits-quick
+  gdas-tf benchmark model.onnx --benchmark-batch-sizes 1,16 --benchmark-threads 1,2
+  gdas-tf benchmark a.onnx b.onnx --data digits --output comparison.json --picture comparison.png
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the subcommand's options."""
+    parser = options.add_command(subparsers, "benchmark", "RUN_DIR|MODEL.onnx …", _DESCRIPTION, _EXAMPLES)
+    parser.add_argument(
+        "targets", nargs="*", metavar="RUN_DIR|MODEL.onnx", help="run directory with an export, or ONNX files"
+    )
+    parser.add_argument("--run-dir", metavar="RUN_DIR", help="the run directory, as an option")
+    parser.add_argument("--output", metavar="FILE.json", help="with files: where to write the result")
+    parser.add_argument("--picture", metavar="FILE.png", help="with files: where to draw the result")
+    options.add_config(parser, "data", "benchmark")
+    options.add_common(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measures."""
+    targets = [*args.targets, *([args.run_dir] if args.run_dir else [])]
+    args.directory = targets[0] if len(targets) == 1 and is_run_directory(targets[0]) else None
+    if options.print_config(args):
+        return 0
+    if not targets:
+        raise UsageError("benchmark: give a run directory or ONNX files")
+    from gdas_tf.cli import stages
+    from gdas_tf.export.benchmark import draw_benchmark, format_table
+
+    if args.directory:
+        if args.output or args.picture:
+            raise UsageError(f"benchmark: --output and --picture go with files; {args.directory} has its own")
+        with open_job(args, args.directory) as job:
+            result = stages.benchmark(job)
+    else:
+        with progress_on_stderr():
+            config = options.resolve_config(args)
+            data = load_data(config) if "data.name" in args else None
+            result = stages.measure([Path(target) for target in targets], config, data)
+            if args.output:
+                write_json(args.output, result)
+            if args.picture:
+                draw_benchmark(result, args.picture)
+    print_result(args.json, result, format_table(result))
+    return 0
