@@ -1,0 +1,259 @@
+"""The final training: the derived network from scratch on the whole training set, and its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gdas_tf.augmentation import Augmentation
+from gdas_tf.data import eval_batches, steps_per_epoch, train_batches
+from gdas_tf.errors import UsageError
+from gdas_tf.network import DropPath, build_network, copy_weights
+from gdas_tf.optimizers import SGD
+from gdas_tf.recording import EpochRecord
+from gdas_tf.runs import atomic_path
+
+if TYPE_CHECKING:
+    from gdas_tf.config import Config, RetrainConfig
+    from gdas_tf.data import DataSet
+    from gdas_tf.genotype import Genotype
+    from gdas_tf.runs import Run
+
+
+class RetrainingModel(keras.Model):
+    """A training network with the loss of the recipe, trained by `fit` on batches of images and labels.
+
+    The loss is the cross entropy of the logits plus, where the network has an auxiliary head,
+    `auxiliary_weight` times that of the head's logits.
+
+    Args:
+        network: what `build_network(…, training=True)` returns.
+        auxiliary_weight: weight of the auxiliary head's loss.
+
+    Example:
+        >>> model = RetrainingModel(build_network(genotype, (32, 32, 3), 10, auxiliary=True))
+        >>> model.compile(SGD(0.025))
+        >>> model.fit(batches, epochs=2)  # doctest: +SKIP
+    """
+
+    def __init__(self, network: keras.Model, auxiliary_weight: float = 0.4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.network = network
+        self.auxiliary_weight = auxiliary_weight
+        self._means = [keras.metrics.Mean(name=name) for name in ("loss", "accuracy")]
+        self.built = True
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return self._means
+
+    def call(self, images: tf.Tensor, training: bool | None = None) -> dict[str, tf.Tensor]:
+        return self.network(images, training=training)
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        images, labels = data
+        weights = self.network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([weight.value for weight in weights])
+            outputs = self.network(images, training=True)
+            loss = _cross_entropy(labels, outputs["logits"])
+            if "auxiliary" in outputs:
+                loss += self.auxiliary_weight * _cross_entropy(labels, outputs["auxiliary"])
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [weight.value for weight in weights])
+        self.optimizer.apply(gradients, weights)
+        return self._record(loss, labels, outputs)
+
+    def _record(
+        self, loss: tf.Tensor, labels: tf.Tensor, outputs: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        right = tf.equal(tf.argmax(outputs["logits"], -1, output_type=labels.dtype), labels)
+        for mean, value in zip(self._means, (loss, tf.cast(right, tf.float32)), strict=True):
+            mean.update_state(value)
+        return {mean.name: mean.result() for mean in self._means}
+
+
+def retrain(
+    config: Config,
+    data: DataSet,
+    genotype: Genotype,
+    run: Run,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> keras.Model:
+    """Trains the network of a genotype from scratch on all training images, by the recipe of the paper.
+
+    SGD with Nesterov momentum, weight decay and clipping to a global norm (`gdas_tf.optimizers.SGD`); a
+    learning rate that falls as a cosine, step by step; an auxiliary head; drop-path whose probability grows
+    linearly, epoch by epoch; random crop, flip and CutOut. The test images are not looked at.
+
+    After each epoch the metrics (`retrain/metrics.jsonl`: epoch, loss, accuracy, learning_rate, drop_path,
+    seconds) and a checkpoint with all variables are written. A retraining that was killed and resumed ends
+    with the same weights, bit for bit, as one that was not, on one machine.
+
+    Args:
+        config: configuration; `seed`, `data` (the augmentation) and `retrain` count here.
+        data: the data set.
+        genotype: the cells.
+        run: the run directory.
+        resume: continue from the last checkpoint, if there is one.
+        callbacks: Keras callbacks for `fit`.
+
+    Returns:
+        The deployed network, which is saved in the run as `model.keras`.
+
+    Raises:
+        UsageError: a checkpoint doesn't fit, or the network can't be built for the images.
+        RunError: the training diverged, or the disk is full.
+    """
+    settings = config.retrain
+    keras.utils.set_random_seed(config.seed)
+    options = network_options(config, data)
+    network = build_network(
+        genotype,
+        drop_path=settings.drop_path,
+        auxiliary=settings.auxiliary_weight > 0,
+        training=True,
+        seed=config.seed,
+        dtype=settings.precision,
+        **options,
+    )
+    steps = steps_per_epoch(len(data.train.labels), settings.batch_size)
+    learning_rate = _learning_rate(settings, steps)
+    model = RetrainingModel(network, settings.auxiliary_weight)
+    model.compile(_optimizer(settings, learning_rate), jit_compile=settings.jit_compile)
+    model.optimizer.build(network.trainable_variables)
+
+    drop_path = _DropPathSchedule(network, settings)
+    record = EpochRecord(
+        run,
+        "retrain",
+        # The network's variables include the statistics of batch norm and the state of drop-path.
+        [*network.variables, *model.optimizer.variables],
+        values=lambda epoch: {
+            "learning_rate": float(learning_rate((epoch - 1) * steps)),
+            "drop_path": drop_path.rate(epoch - 1),
+        },
+        advice=f"lower retrain.learning_rate ({settings.learning_rate:g})",
+    )
+    done = record.start(resume)
+    if done < settings.epochs:
+        augmentation = Augmentation(
+            padding=config.data.padding, flip=config.data.flip, cutout=settings.cutout, mean=data.mean
+        )
+        first, remaining = done * steps, (settings.epochs - done) * steps
+        model.fit(
+            train_batches(data.train, settings.batch_size, config.seed, augmentation, first, remaining),
+            epochs=settings.epochs,
+            initial_epoch=done,
+            steps_per_epoch=steps,
+            callbacks=[drop_path, *callbacks, record],
+        )
+
+    deployed = build_network(genotype, **options)
+    copy_weights(network, deployed)
+    with atomic_path(run.file("model.keras")) as temporary:
+        deployed.save(temporary)
+    return deployed
+
+
+def evaluate(model: keras.Model, data: DataSet, batch_size: int = 256) -> dict[str, Any]:
+    """Measures a deployed network on the test images.
+
+    Args:
+        model: takes images float32 [B, H, W, C] in [0, 1], gives probabilities [B, classes].
+        data: the data set.
+        batch_size: images per batch; the result doesn't depend on it.
+
+    Returns:
+        `images` (their number), `loss` (mean cross entropy in nats), `accuracy`, and `class_accuracy`, the
+        accuracy for each class name (None for a class without test images).
+
+    Raises:
+        UsageError: the model is for other images or another number of classes.
+    """
+    if tuple(model.input_shape[1:]) != tuple(data.image_shape) or model.output_shape[-1] != data.classes:
+        raise UsageError(
+            f"the model has images {_by(model.input_shape[1:])} and {model.output_shape[-1]} classes, "
+            f"but data set {data.name} has images {_by(data.image_shape)} and {data.classes} classes"
+        )
+    predict = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+    results = [
+        (predict(images).numpy(), labels.numpy()) for images, labels in eval_batches(data.test, batch_size)
+    ]
+    probabilities, labels = (np.concatenate(parts) for parts in zip(*results, strict=True))
+    right = probabilities.argmax(-1) == labels
+    likelihood = np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
+    of_class = [right[labels == number] for number in range(data.classes)]
+    return {
+        "images": len(labels),
+        "loss": float(-np.log(likelihood).mean()),
+        "accuracy": float(right.mean()),
+        "class_accuracy": {
+            name: float(hits.mean()) if hits.size else None
+            for name, hits in zip(data.class_names, of_class, strict=True)
+        },
+    }
+
+
+def network_options(config: Config, data: DataSet) -> dict[str, Any]:
+    """Returns the arguments of `build_network` that the network of a run has, whether trained or deployed."""
+    settings = config.retrain
+    return {
+        "image_shape": data.image_shape,
+        "classes": data.classes,
+        "channels": settings.channels,
+        "cells": settings.cells,
+        "macro": settings.macro,
+        "stem": settings.stem,
+        "mean": data.mean,
+        "std": data.std,
+    }
+
+
+def _learning_rate(
+    settings: RetrainConfig, steps_per_epoch: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    return keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate,
+        decay_steps=settings.epochs * steps_per_epoch,
+        alpha=settings.learning_rate_end / settings.learning_rate,
+    )
+
+
+def _optimizer(
+    settings: RetrainConfig, learning_rate: keras.optimizers.schedules.LearningRateSchedule
+) -> keras.optimizers.Optimizer:
+    optimizer = SGD(learning_rate, settings.momentum, settings.weight_decay, settings.clip_norm)
+    if settings.precision == "mixed_float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+class _DropPathSchedule(keras.callbacks.Callback):
+    """Sets the probability of dropping a path at the begin of each epoch."""
+
+    def __init__(self, network: keras.Model, settings: RetrainConfig) -> None:
+        super().__init__()
+        self.layers = [layer for layer in network.layers if isinstance(layer, DropPath)]
+        self.settings = settings
+
+    def rate(self, epoch: int) -> float:
+        """Returns the probability in an epoch (0 is the first), which grows linearly."""
+        return self.settings.drop_path * epoch / self.settings.epochs
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        for layer in self.layers:
+            layer.rate.assign(self.rate(epoch))
+
+
+def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
