@@ -326,9 +326,9 @@ class _Builder:
         states = [before, last]
         for i, edges in enumerate(nodes):
             terms = []
-            for j, edge in enumerate(edges):
-                if edge.operation == "none" and any(other.operation != "none" for other in edges):
-                    continue  # contributes nothing; but a node needs one term at least
+            # `none` contributes nothing; but a node needs one term.
+            kept = [(j, edge) for j, edge in enumerate(edges) if edge.operation != "none"] or [(0, edges[0])]
+            for j, edge in kept:
                 stride = 2 if reduction and edge.input < 2 else 1
                 label = f"{name}_node{i}_edge{j}_{edge.operation}"
                 terms.append(self.operation(states[edge.input], edge.operation, stride, label))

@@ -1,0 +1,323 @@
+"""The derived network: reference counts, operations against golden values, shapes, drop-path, bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gdas_tf import network
+from gdas_tf.errors import UsageError
+from gdas_tf.genotype import GENOTYPES, Genotype
+from gdas_tf.network import DropPath, FusedBatchNormalization, build_network, copy_weights, count_parameters
+from gdas_tf.search_space import OPERATIONS
+
+GOLDEN = Path(__file__).parent / "data" / "operations.npz"
+COUNTS = {  # DESIGN.md, section 1: paper macro, official macro
+    "DARTS_V1": (3_170_566, 2_679_382),
+    "DARTS_V2": (3_350_494, 2_831_014),
+    "GDAS_V1": (3_369_934, 2_921_518),
+    "GDAS_V1_FRC": (3_000_790, 2_552_374),
+}
+TINY = Genotype([[("sep_conv_3x3", 0), ("skip_connect", 1)]], [[("max_pool_3x3", 0), ("skip_connect", 1)]])
+TINY_FIXED = Genotype(TINY.normal, None)
+
+
+def images(shape: tuple[int, ...], batch: int = 2, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((batch, *shape), np.float32)
+
+
+def operation_model(name: str, stride: int, shape: tuple[int, ...], training: bool = True) -> keras.Model:
+    """One operation on its own, or the preprocessing of a cell's input."""
+    builder = network._Builder(training=training, seed=0, dtype=None)
+    x = keras.Input(shape)
+    if name == "relu_conv_bn_1x1":
+        return keras.Model(x, builder.relu_conv_bn(x, shape[-1], 1, stride, name))
+    return keras.Model(x, builder.operation(x, name, stride, name))
+
+
+@pytest.mark.parametrize("macro", ["paper", "official"])
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts(name: str, macro: str) -> None:
+    deployed = build_network(GENOTYPES[name], (32, 32, 3), 10, macro=macro)
+    assert count_parameters(deployed) == COUNTS[name][macro == "official"]
+
+
+def test_parameter_count_of_the_auxiliary_head() -> None:
+    options = {"image_shape": (32, 32, 3), "classes": 10, "cells": 1}
+    deployed = build_network(TINY, channels=9 * 16, **options)  # 4 C features of one node, as 576 of four
+    training = build_network(TINY, channels=9 * 16, auxiliary=True, **options)
+    assert count_parameters(training) - count_parameters(deployed) == 476_426
+    assert training.get_layer("auxiliary_conv1").output.shape[1:] == (1, 1, 768)
+
+
+@pytest.mark.parametrize("key", sorted({"/".join(k.split("/")[:2]) for k in np.load(GOLDEN).files}))
+def test_operations_have_golden_values(key: str) -> None:
+    golden = {k.removeprefix(key + "/"): v for k, v in np.load(GOLDEN).items() if k.startswith(key + "/")}
+    name, stride = key.split("/")
+    model = operation_model(name, int(stride[-1]), golden["x"].shape[1:])
+    kernels = [v for v in model.trainable_variables if v.path.endswith("kernel")]
+    assert len(kernels) == sum(k.startswith("w") for k in golden)
+    for number, kernel in enumerate(kernels):
+        kernel.assign(golden[f"w{number}"])
+    x = tf.constant(golden["x"])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = model(x, training=True)
+        product = tf.reduce_sum(y * golden["dy"])
+    dx, *gradients = tape.gradient(product, [x, *[k.value for k in kernels]], unconnected_gradients="zero")
+    np.testing.assert_allclose(y, golden["y"], atol=2e-5)
+    np.testing.assert_allclose(dx, golden["dx"], atol=5e-5)
+    for number, gradient in enumerate(gradients):
+        np.testing.assert_allclose(gradient, golden[f"dw{number}"], atol=5e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (5, 6), (1, 2)])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_dilated_convolution_of_stride_2_takes_every_second_output(
+    kernel: int, size: tuple[int, int]
+) -> None:
+    strided, plain = (operation_model(f"dil_conv_{kernel}x{kernel}", s, (*size, 4), False) for s in (2, 1))
+    plain.set_weights(strided.get_weights())
+    x = images((*size, 4)) - 0.5
+    np.testing.assert_allclose(strided(x), plain(x)[:, ::2, ::2], atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (2, 1)])
+def test_average_pooling_leaves_the_padding_out(size: tuple[int, int], stride: int) -> None:
+    y = operation_model("avg_pool_3x3", stride, (*size, 2))(np.ones((1, *size, 2), np.float32))
+    np.testing.assert_allclose(y, np.ones((1, *(-(-s // stride) for s in size), 2)), rtol=1e-6)
+
+
+def test_factorized_reduction_of_an_odd_size_pads_at_the_end() -> None:
+    model = operation_model("skip_connect", 2, (5, 3, 2))
+    even, odd = (layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    for conv in (even, odd):
+        conv.set_weights([np.array([1.0, 0.0], np.float32).reshape(1, 1, 2, 1)])
+    norm = next(layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
+    x = images((5, 3, 2))
+    y = keras.Model(model.input, norm.input)(x)
+    np.testing.assert_array_equal(y[..., 0], x[:, ::2, ::2, 0])
+    np.testing.assert_array_equal(y[..., 1], np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2, 0])
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 13, 3)])
+def test_all_operations_make_a_network_that_trains(shape: tuple[int, ...]) -> None:
+    cell = [[(name, 0), (name, 1)] for name in OPERATIONS]
+    model = build_network(Genotype(cell, cell), shape, 3, channels=2, cells=1, auxiliary=True, drop_path=0.1)
+    with tf.GradientTape() as tape:
+        outputs = model(images(shape), training=True)
+        total = tf.reduce_sum(outputs["logits"] ** 2) + tf.reduce_sum(outputs["auxiliary"] ** 2)
+    assert outputs["logits"].shape == outputs["auxiliary"].shape == (2, 3)
+    # (Of a node's two `none` edges nothing has weights, so that all weights there are get a gradient.)
+    gradients = tape.gradient(total, [v.value for v in model.trainable_variables])
+    assert all(gradient is not None and np.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("shape", "features", "genotype"),
+    [
+        ((8, 8, 1), (2, 2), TINY),
+        ((8, 8, 1), (2, 2), TINY_FIXED),
+        ((10, 33, 3), (3, 9), TINY_FIXED),
+        ((64, 64, 3), (16, 16), TINY),
+        ((65, 64, 3), (3, 2), TINY),  # ImageNet stem
+        ((224, 224, 3), (7, 7), TINY),
+    ],
+)
+def test_image_sizes(shape: tuple[int, ...], features: tuple[int, int], genotype: Genotype) -> None:
+    options = {"image_shape": shape, "classes": 5, "channels": 4, "cells": 1}
+    training = build_network(genotype, auxiliary=True, drop_path=0.1, **options)
+    assert training.get_layer("head_bn").input.shape[1:3] == features
+    deployed = build_network(genotype, **options)
+    copy_weights(training, deployed)
+    probabilities = deployed(images(shape)).numpy()
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        probabilities, tf.nn.softmax(training(images(shape), training=False)["logits"]), atol=1e-6
+    )
+
+
+def test_stem_may_be_chosen() -> None:
+    shapes = {}
+    for stem in ("cifar", "imagenet"):
+        model = build_network(TINY, (32, 32, 3), 5, channels=4, cells=1, stem=stem)
+        shapes[stem] = model.get_layer("cell0_input1_conv").output.shape[1:]
+    assert shapes == {"cifar": (32, 32, 4), "imagenet": (4, 4, 4)}
+
+
+def test_none_contributes_nothing() -> None:
+    def model(cell: list) -> keras.Model:
+        return build_network(Genotype(cell, None), (8, 8, 1), 3, channels=4, cells=1, seed=3)
+
+    kept = model([[("none", 0), ("max_pool_3x3", 1)], [("none", 1), ("none", 2)]])
+    dropped = model([[("max_pool_3x3", 1), ("none", 0)], [("none", 1), ("none", 1)]])
+    dropped.set_weights(kept.get_weights())
+    np.testing.assert_array_equal(kept(images((8, 8, 1))), dropped(images((8, 8, 1))))
+    cell = keras.Model(kept.input, kept.get_layer("cell0_output").output)(images((8, 8, 1))).numpy()
+    assert np.abs(cell[..., :4]).max() > 0
+    np.testing.assert_array_equal(cell[..., 4:], 0)
+
+
+def test_none_in_a_reduction_cell_has_half_the_size() -> None:
+    cell = [[("none", 0), ("none", 1)], [("none", 2), ("max_pool_3x3", 1)]]
+    model = build_network(Genotype(cell, cell), (9, 8, 1), 3, channels=4, cells=1)
+    assert model.get_layer("cell1_output").output.shape[1:] == (5, 4, 16)
+    assert np.isfinite(model(images((9, 8, 1)))).all()
+
+
+def test_grouped_convolution_is_that_of_tensorflow() -> None:
+    builder = network._Builder(training=False, seed=0, dtype=None)
+    x = keras.Input((6, 7, 16))
+    model = keras.Model(x, builder.grouped_conv(x, (1, 3), (1, 2), 8, "grouped"))
+    values = images((6, 7, 16))
+    kernel = np.concatenate(model.get_weights(), -1)
+    assert kernel.shape == (1, 3, 2, 16)
+    parts = [
+        tf.nn.conv2d(values[..., 2 * i : 2 * i + 2], kernel[..., 2 * i : 2 * i + 2], (1, 2), "SAME")
+        for i in range(8)
+    ]
+    np.testing.assert_allclose(model(values), tf.concat(parts, -1), atol=1e-6)
+
+
+def test_deployed_network_is_made_of_keras_layers_only() -> None:
+    for genotype in (GENOTYPES["GDAS_V1"], GENOTYPES["GDAS_V1_FRC"]):
+        model = build_network(genotype, (8, 8, 1), 10, channels=8, cells=1)
+        assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
+        assert model.input.name == "image"
+        assert model.layers[-1].name == "probabilities"
+
+
+def test_first_layer_standardizes_by_mean_and_deviation() -> None:
+    model = build_network(TINY, (8, 8, 3), 3, channels=4, cells=1, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2))
+    first = keras.Model(model.input, model.get_layer("standardize").output)
+    x = images((8, 8, 3))
+    np.testing.assert_allclose(first(x), (x - [0.1, 0.2, 0.3]) / [0.5, 0.25, 0.2], rtol=1e-4, atol=1e-5)
+
+
+def test_seed_decides_the_initial_weights() -> None:
+    one, same, other = (
+        build_network(TINY, (8, 8, 1), 3, channels=4, cells=1, seed=seed).get_weights() for seed in (1, 1, 2)
+    )
+    assert all((a == b).all() for a, b in zip(one, same, strict=True))
+    kernels = [i for i, weight in enumerate(one) if weight.ndim == 4]
+    assert all((one[i] != other[i]).any() for i in kernels)
+    assert len({one[i].std() for i in kernels}) == len(kernels)  # no two layers have the same numbers
+
+
+def test_initial_depthwise_kernels_keep_the_variance() -> None:
+    model = operation_model("dil_conv_5x5", 1, (16, 16, 256))
+    kernel = next(v for v in model.trainable_variables if v.shape == (5, 5, 256, 1)).numpy()
+    assert kernel.std() == pytest.approx((2 / 25) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_has_float32_outputs(policy: str) -> None:
+    options = {"channels": 4, "cells": 1, "auxiliary": True, "drop_path": 0.2, "seed": 1}
+    mixed = build_network(TINY, (8, 8, 1), 3, dtype=policy, **options)
+    assert mixed.get_layer("stem_conv").compute_dtype == policy.removeprefix("mixed_")
+    assert all(v.dtype == "float32" for v in mixed.trainable_variables)
+    outputs, expected = (
+        model(images((8, 8, 1), 16), training=True)
+        for model in (mixed, build_network(TINY, (8, 8, 1), 3, **options))
+    )
+    for name in ("logits", "auxiliary"):
+        assert outputs[name].dtype == tf.float32
+        np.testing.assert_allclose(outputs[name], expected[name], atol=0.3)
+
+
+def test_fused_batch_norm_is_that_of_keras() -> None:
+    x = tf.constant(images((5, 4, 3), 8) * 3 + 1)
+    results = []
+    for kind in (FusedBatchNormalization, keras.layers.BatchNormalization):
+        norm = kind(momentum=0.9, epsilon=1e-5)
+        norm.build(x.shape)
+        norm.gamma.assign([1.0, 2.0, 0.5])
+        norm.beta.assign([0.0, 1.0, -1.0])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = norm(x, training=True)
+            total = tf.reduce_sum(y**3)
+        gradients = tape.gradient(total, [x, norm.gamma.value, norm.beta.value])
+        results.append([y, *gradients, norm.moving_mean, norm(x, training=False)])
+        count = 8 * 5 * 4
+        unbiased = count / (count - 1) if kind is FusedBatchNormalization else 1
+        variance = np.var(x, (0, 1, 2)) * unbiased
+        np.testing.assert_allclose(norm.moving_variance, 0.9 + 0.1 * variance, rtol=1e-4)
+    for fused, composed in zip(*results, strict=True):
+        np.testing.assert_allclose(fused, composed, rtol=2e-3, atol=2e-3)
+
+
+def test_drop_path_drops_whole_examples_and_keeps_the_mean() -> None:
+    layer = DropPath(paths=3, rate=0.25, seed=5)
+    x = images((2, 2, 1), 4000)
+    factors = [factor.numpy() for factor in layer(x, training=True)]
+    assert [factor.shape for factor in factors] == [(4000, 1, 1, 1)] * 3
+    for factor in factors:
+        np.testing.assert_allclose(np.unique(factor), [0, 1 / 0.75], rtol=1e-6)
+        assert factor.mean() == pytest.approx(1, abs=0.03)
+    assert (factors[0] != factors[1]).any()
+    again = [factor.numpy() for factor in layer(x, training=True)]
+    assert (again[0] != factors[0]).any()
+    assert all((factor.numpy() == 1).all() for factor in layer(x, training=False))
+    layer.rate.assign(0.0)
+    assert all((factor.numpy() == 1).all() for factor in layer(x, training=True))
+
+
+def test_drop_path_depends_on_seed_and_number_of_the_draw_alone() -> None:
+    def draws(layer: DropPath, count: int) -> list[np.ndarray]:
+        return [np.stack(layer(images((2, 2, 1), 50), training=True)) for _ in range(count)]
+
+    layer = DropPath(paths=2, rate=0.5, seed=5)
+    first = draws(layer, 3)
+    state = [variable.numpy() for variable in layer.variables]
+    continued = draws(layer, 2)
+    assert not (first[0] == first[1]).all()
+    resumed = DropPath(paths=2, rate=0.5, seed=99)
+    resumed.build((None, 2, 2, 1))
+    for variable, value in zip(resumed.variables, state, strict=True):
+        variable.assign(value)
+    for one, other in zip(continued, draws(resumed, 2), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_drop_path_is_saved_with_the_model(tmp_path: Path) -> None:
+    model = build_network(TINY, (8, 8, 1), 3, channels=4, cells=1, drop_path=0.3, seed=1)
+    model.save(tmp_path / "training.keras")
+    loaded = keras.models.load_model(tmp_path / "training.keras")
+    assert loaded.get_layer("drop_path").get_config()["rate"] == 0.3
+    np.testing.assert_array_equal(
+        loaded(images((8, 8, 1)), training=True)["logits"], model(images((8, 8, 1)), training=True)["logits"]
+    )
+
+
+def test_drop_path_is_on_all_edges_but_the_identity() -> None:
+    model = build_network(GENOTYPES["GDAS_V1"], (8, 8, 1), 3, channels=4, cells=1, drop_path=0.3)
+    dropped = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Multiply)]
+    assert len(dropped) == model.get_layer("drop_path").paths == 3 * 4 + 2 * 8
+    assert not any("cell0" in name and "skip_connect" in name for name in dropped)
+    fixed = build_network(TINY_FIXED, (8, 8, 1), 3, channels=4, cells=1, drop_path=0.3)
+    assert fixed.get_layer("drop_path").paths == 3 * 1 + 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_shape": (7, 8, 3)}, "7, 8, 3"),
+        ({"image_shape": (8, 8)}, "8, 8"),
+        ({"classes": 1}, "classes: found 1"),
+        ({"channels": 1}, "channels: found 1"),
+        ({"cells": 0}, "cells"),
+        ({"macro": "other"}, "'other'"),
+        ({"stem": "vgg"}, "'vgg'"),
+    ],
+)
+def test_bad_arguments_are_named(change: dict, message: str) -> None:
+    arguments = {"image_shape": (8, 8, 1), "classes": 3, "channels": 4, "cells": 1, **change}
+    with pytest.raises(UsageError, match=message):
+        build_network(TINY, **arguments)
