@@ -31,8 +31,9 @@ def add_parser(subparsers: Any) -> None:
         "targets", nargs="*", metavar="RUN_DIR|MODEL.onnx", help="run directory with an export, or ONNX files"
     )
     parser.add_argument("--run-dir", metavar="RUN_DIR", help="the run directory, as an option")
-    parser.add_argument("--output", metavar="FILE.json", help="with files: where to write the result")
-    parser.add_argument("--picture", metavar="FILE.png", help="with files: where to draw the result")
+    group = parser.add_argument_group("results of files (those of a run directory go there)")
+    group.add_argument("--output", metavar="FILE", help="write the result, as .json or as .csv")
+    group.add_argument("--picture", metavar="FILE", help="draw the result, as .png or as .svg")
     options.add_config(parser, "data", "benchmark")
     options.add_common(parser)
 
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     if not targets:
         raise UsageError("benchmark: give a run directory or ONNX files")
     from gdas_tf.cli import stages
-    from gdas_tf.export.benchmark import draw_benchmark, format_table
+    from gdas_tf.export.benchmark import draw_benchmark, format_table, write_csv
 
     if args.directory:
         if args.output or args.picture:
@@ -58,7 +59,9 @@ def main(args: argparse.Namespace) -> int:
             config = options.resolve_config(args)
             data = load_data(config) if "data.name" in args else None
             result = stages.measure([Path(target) for target in targets], config, data)
-            if args.output:
+            if args.output and args.output.endswith(".csv"):
+                write_csv(result, args.output)
+            elif args.output:
                 write_json(args.output, result)
             if args.picture:
                 draw_benchmark(result, args.picture)
