@@ -1,0 +1,329 @@
+"""The cells of the supernet: the searched cell and the fixed reduction cell, and the layers around its edges.
+
+Every layer's `call` takes `update`: "weights" or "architecture" in training, by whose gradient the pass is
+for, and None in inference. Statistics of batch norms move in the update of the weights only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from gdas_tf.mixed import MixedOperation
+from gdas_tf.operations import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
+from gdas_tf.primitives import EPSILON, convolution, max_pool, relu
+from gdas_tf.sampling import Sample
+from gdas_tf.search_space import SearchSpace
+
+
+class Choice(NamedTuple):
+    """A sample taken apart into scalars, once a pass for all cells of a kind: see `Sample`."""
+
+    index: tf.Tensor
+    indices: list[tf.Tensor]
+    gates: list[tf.Tensor]
+
+    @classmethod
+    def of(cls, sample: Sample) -> Choice:
+        # The choice is made where the branches are dispatched, on the host. The gates only matter to the
+        # backward pass: on a GPU their gradients are gathered there, and come back as one tensor.
+        with tf.device("CPU:0"):
+            indices = tf.unstack(sample.index)
+        return cls(sample.index, indices, tf.unstack(sample.gate))
+
+
+class SupernetLayer(keras.layers.Layer):
+    """Base of the supernet's layers: float32 weights, computation in the type of the images."""
+
+    def __init__(self, momentum: float = 0.9, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.momentum = momentum
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "momentum": self.momentum}
+
+
+@keras.saving.register_keras_serializable("gdas_tf")
+class BatchNorm(SupernetLayer):
+    """Batch norm as one fused kernel, in training and inference, epsilon 1e-5.
+
+    Args:
+        affine: Whether there are a scale and an offset to learn.
+        momentum: Of the moving statistics.
+
+    Input and output: [B, H, W, C].
+    """
+
+    def __init__(self, affine: bool = False, momentum: float = 0.9, **kwargs: Any) -> None:
+        super().__init__(momentum, **kwargs)
+        self.affine = affine
+
+    def build(self, input_shape: Shape) -> None:
+        shape = (input_shape[-1],)
+        if self.affine:
+            self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
+            self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
+        self.mean = self.add_weight(name="moving_mean", shape=shape, initializer="zeros", trainable=False)
+        self.variance = self.add_weight(
+            name="moving_variance", shape=shape, initializer="ones", trainable=False
+        )
+
+    def call(self, inputs: tf.Tensor, update: Update | None = None) -> tf.Tensor:
+        ones, zeros = tf.ones([inputs.shape[-1]]), tf.zeros([inputs.shape[-1]])
+        scale, offset = (self.gamma.value, self.beta.value) if self.affine else (ones, zeros)
+        training = update is not None
+        mean, variance = (zeros, ones) if training else (self.mean.value, self.variance.value)
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=scale,
+            offset=offset,
+            mean=mean,
+            variance=variance,
+            epsilon=EPSILON,
+            is_training=training,
+        )
+        if update == "weights":
+            for moving, batch in ((self.mean, mean), (self.variance, variance)):
+                moving.assign(self.momentum * moving + (1 - self.momentum) * tf.stop_gradient(batch))
+        return y
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "affine": self.affine}
+
+
+@keras.saving.register_keras_serializable("gdas_tf")
+class Preprocess(SupernetLayer):
+    """What a cell does to each of its inputs: ReLU, 1x1 convolution to its own number of channels, batch
+    norm.
+
+    Args:
+        filters: Channels of the cell.
+        reduce: Take the place of the 1x1 convolution by a factorized reduction, which halves height and
+            width, for an
+            input that comes from before a reduction cell.
+
+    Input: [B, H, W, C]. Output: [B, H, W, filters], or half of H and W.
+    """
+
+    def __init__(self, filters: int, reduce: bool = False, momentum: float = 0.9, **kwargs: Any) -> None:
+        super().__init__(momentum, **kwargs)
+        self.filters, self.reduce = filters, reduce
+        self.norm = BatchNorm(momentum=momentum)
+
+    def build(self, input_shape: Shape) -> None:
+        channels = input_shape[-1]
+        plain = [(1, 1, channels, self.filters)]
+        shapes = factorized_kernel_shapes(channels, self.filters) if self.reduce else plain
+        self.kernels = [
+            self.add_weight(name=f"kernel_{i}", shape=shape, initializer=FanInUniform())
+            for i, shape in enumerate(shapes)
+        ]
+        self.norm.build((*input_shape[:-1], self.filters))
+
+    def call(self, inputs: tf.Tensor, update: Update | None = None) -> tf.Tensor:
+        x = relu(inputs)
+        kernels = [tf.cast(kernel.value, x.dtype) for kernel in self.kernels]
+        x = convolution(x, factorize(kernels), 2) if self.reduce else convolution(x, kernels[0])
+        return self.norm(x, update=update)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, height, width, _ = input_shape
+        factor = 2 if self.reduce else 1
+        return (batch, -(-height // factor), -(-width // factor), self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters, "reduce": self.reduce}
+
+
+class _Cell(SupernetLayer):
+    """A cell's two inputs, brought to its number of channels and to one size."""
+
+    def __init__(self, filters: int, reduce_first: bool, momentum: float, **kwargs: Any) -> None:
+        super().__init__(momentum, **kwargs)
+        self.filters, self.reduce_first = filters, reduce_first
+        self.preprocess = (Preprocess(filters, reduce_first, momentum), Preprocess(filters, False, momentum))
+
+    def build(self, input_shape: tuple[Shape, Shape]) -> None:
+        for preprocess, shape in zip(self.preprocess, input_shape, strict=True):
+            preprocess.build(shape)
+        self.input_shapes = [
+            preprocess.compute_output_shape(shape)
+            for preprocess, shape in zip(self.preprocess, input_shape, strict=True)
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters, "reduce_first": self.reduce_first}
+
+
+@keras.saving.register_keras_serializable("gdas_tf")
+class SearchedCell(_Cell):
+    """A cell whose every edge is a mixed operation.
+
+    Node i adds up the edges from the two inputs and from nodes 0 to i - 1; the output is the concatenation of
+    the nodes. Edges are numbered node by node, as the rows of the architecture (`SearchSpace.edges`).
+
+    Args:
+        space: Operations and nodes.
+        filters: Channels of each node.
+        reduction: A reduction cell: the edges from the inputs have stride 2.
+        reduce_first: The first input is twice as large as the second (a reduction cell came between).
+
+    Input: two tensors [B, H, W, C], the first perhaps twice as high and wide. Output: [B, H, W, nodes *
+    filters], or half of H and W.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        filters: int,
+        reduction: bool = False,
+        reduce_first: bool = False,
+        momentum: float = 0.9,
+        jit_compile: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(filters, reduce_first, momentum, **kwargs)
+        self.space, self.reduction, self.jit_compile = space, reduction, jit_compile
+        entering = [edge for edge, (_, source) in enumerate(space.edges) if source < 2]
+        inner = [edge for edge, (_, source) in enumerate(space.edges) if source >= 2]
+        if not reduction:
+            entering, inner = [], entering + inner
+        self.groups = [(stride, sorted(edges)) for stride, edges in ((2, entering), (1, inner)) if edges]
+        self.mixed = [
+            MixedOperation(
+                space.operations, stride, len(edges), momentum, jit_compile, name=f"mixed_stride_{stride}"
+            )
+            for stride, edges in self.groups
+        ]
+
+    def build(self, input_shape: tuple[Shape, Shape]) -> None:
+        super().build(input_shape)
+        for mixed in self.mixed:
+            mixed.build(self.input_shapes[1])
+
+    def call(
+        self, inputs: tuple[tf.Tensor, tf.Tensor], choice: Choice, update: Update | None = None
+    ) -> tf.Tensor:
+        states = [preprocess(x, update=update) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
+        place = {edge: (i, row) for i, (_, edges) in enumerate(self.groups) for row, edge in enumerate(edges)}
+        rows = [tf.unstack(mixed.kernels.value) for mixed in self.mixed] if update else []
+        statistics: list[list[tf.Tensor]] = [[] for _ in self.mixed]
+        terms: list[list[tf.Tensor]] = [[] for _ in range(self.space.nodes)]
+        for edge, (node, source) in enumerate(self.space.edges):
+            group, row = place[edge]
+            mixed, x, index = self.mixed[group], states[source], choice.indices[edge]
+            if update == "weights":
+                y, batch = mixed.for_weights(x, index, rows[group][row])
+                statistics[group].append(batch)
+            elif update == "architecture":
+                y = mixed.for_architecture(x, index, choice.gates[edge], rows[group][row])
+            else:
+                y = mixed(x, index, row)
+            terms[node].append(y)
+            if len(terms[node]) == node + 2:
+                states.append(tf.add_n(terms[node]))
+        if update == "weights":
+            for mixed, batches, (_, edges) in zip(self.mixed, statistics, self.groups, strict=True):
+                mixed.update_statistics(tf.stack(batches), tf.gather(choice.index, edges))
+        return tf.concat(states[2:], -1)
+
+    def weight_masks(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Which weights of the edges were sampled, by the path of the variable; index: int32 [edges]."""
+        return {
+            mixed.kernels.path: mixed.weight_mask(tf.gather(index, edges))
+            for mixed, (_, edges) in zip(self.mixed, self.groups, strict=True)
+        }
+
+    def compute_output_shape(self, input_shape: tuple[Shape, Shape]) -> Shape:
+        batch, height, width, _ = input_shape[1]
+        factor = 2 if self.reduction else 1
+        return (batch, -(-height // factor), -(-width // factor), self.space.nodes * self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "space": {
+                "operations": list(self.space.operations),
+                "nodes": self.space.nodes,
+                "inputs_per_node": self.space.inputs_per_node,
+            },
+            "reduction": self.reduction,
+            "jit_compile": self.jit_compile,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SearchedCell:
+        space = config.pop("space")
+        return cls(SearchSpace(**{**space, "operations": tuple(space["operations"])}), **config)
+
+
+@keras.saving.register_keras_serializable("gdas_tf")
+class FixedReductionCell(_Cell):
+    """The fixed reduction cell (FRC), which is not searched: figure 3 of the paper.
+
+    For each input one branch of ReLU, 1x3 convolution of stride (1, 2), 3x1 convolution of stride (2, 1)
+    (both of 8 groups), batch norm, ReLU, 1x1 convolution, batch norm; and one of 3x3 max pooling of stride 2,
+    batch norm. The output is the concatenation of the four. Its batch norms have scale and offset.
+
+    Args:
+        filters: Channels of each branch; more than 8 must be a multiple of 8.
+        reduce_first: The first input is twice as large as the second.
+
+    Input: two tensors [B, H, W, C]. Output: [B, H / 2, W / 2, 4 * filters].
+    """
+
+    def __init__(
+        self, filters: int, reduce_first: bool = False, momentum: float = 0.9, **kwargs: Any
+    ) -> None:
+        super().__init__(filters, reduce_first, momentum, **kwargs)
+        self.norms = [[BatchNorm(True, momentum) for _ in range(3)] for _ in range(2)]
+
+    def build(self, input_shape: tuple[Shape, Shape]) -> None:
+        super().build(input_shape)
+        groups = frc_groups(self.filters)
+        shapes = [
+            (1, 3, self.filters // groups, self.filters),
+            (3, 1, self.filters // groups, self.filters),
+            (1, 1, self.filters, self.filters),
+        ]
+        self.kernels = [
+            [
+                self.add_weight(name=f"branch_{branch}_kernel_{i}", shape=shape, initializer=FanInUniform())
+                for i, shape in enumerate(shapes)
+            ]
+            for branch in range(2)
+        ]
+        for norms in self.norms:
+            for norm in norms:
+                norm.build(self.input_shapes[1])
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], update: Update | None = None) -> tf.Tensor:
+        states = [preprocess(x, update=update) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
+        convolved, pooled = [], []
+        for x, kernels, (middle, end, pool) in zip(states, self.kernels, self.norms, strict=True):
+            wide, high, point = (tf.cast(kernel.value, x.dtype) for kernel in kernels)
+            y = self._grouped(relu(x), wide, (1, 2))
+            y = middle(self._grouped(y, high, (2, 1)), update=update)
+            convolved.append(end(convolution(relu(y), point), update=update))
+            pooled.append(pool(max_pool(x, 3, 2), update=update))
+        return tf.concat([*convolved, *pooled], -1)
+
+    def _grouped(self, x: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:
+        # TensorFlow has no gradient of grouped convolutions on the CPU; the same as a convolution whose
+        # kernel is zero between groups.
+        groups = frc_groups(self.filters)
+        group = tf.range(self.filters) // (self.filters // groups)
+        same = tf.cast(group[:, None] == group[None], kernel.dtype)
+        dense = tf.tile(kernel, [1, 1, groups, 1]) * same
+        return tf.nn.conv2d(x, dense, strides, "SAME")
+
+    def compute_output_shape(self, input_shape: tuple[Shape, Shape]) -> Shape:
+        batch, height, width, _ = input_shape[1]
+        return (batch, -(-height // 2), -(-width // 2), 4 * self.filters)
+
+
+def frc_groups(filters: int) -> int:
+    """Groups of the fixed reduction cell's convolutions: 8, as published, or one per channel below that."""
+    return min(8, filters)

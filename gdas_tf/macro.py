@@ -1,0 +1,44 @@
+"""The macro architecture: how cells are stacked to a network."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gdas_tf.errors import UsageError
+
+MACROS = ("paper", "official")
+
+
+class CellPlan(NamedTuple):
+    """One cell of a stack: its kind, its channels, and whether the cell before it is a reduction cell."""
+
+    filters: int
+    reduction: bool
+    after_reduction: bool
+
+
+def stack(channels: int, cells: int, macro: str = "paper") -> list[CellPlan]:
+    """The cells of a network, in order.
+
+    N normal cells of C channels, a reduction cell, N normal cells of 2C, a reduction cell, N normal cells of
+    4C (CVPR 2019, section 3.1). `macro="official"` is the published code's, with N - 1 normal cells in the
+    second and third block.
+
+    Args:
+        channels: C.
+        cells: N.
+        macro: "paper" or "official".
+
+    Raises:
+        UsageError: another macro, or a number below one.
+    """
+    if macro not in MACROS:
+        raise UsageError(f"macro is {macro!r}; accepted are {', '.join(MACROS)}")
+    if channels < 1 or cells < 1:
+        raise UsageError(f"channels is {channels} and cells is {cells}; both must be at least 1")
+    later = cells if macro == "paper" else cells - 1
+    plan = [(channels, False)] * cells
+    for factor in (2, 4):
+        plan += [(factor * channels, True)] + [(factor * channels, False)] * later
+    before = [False] + [reduction for _, reduction in plan]
+    return [CellPlan(*cell, after) for cell, after in zip(plan, before, strict=False)]

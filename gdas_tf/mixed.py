@@ -1,0 +1,433 @@
+"""The mixed operation: every candidate of an edge, of which only the sampled one is ever computed.
+
+How it runs, and why:
+- The choice is one `Case` operation whose branches are the candidates, so that the step stays one compiled
+  graph
+  and what is not sampled costs nothing, however many candidates there are.
+- Branches are traced once for each shape of edge and shared by all edges of that shape.
+- A branch only calls its candidate, as a function of its own that is not inlined. TensorFlow optimizes the
+  graph of
+  a called function (oneDNN kernels, fusions) but not that of a branch: a depthwise convolution directly in a
+  branch takes 6 times as long (docs/performance.md).
+- The gradient is written out. The forward branch returns what the backward branch needs, and there is a pair
+  of
+  branches for each of the two updates: that of the architecture computes no gradients of kernels, that of the
+  weights none of gates.
+- The weights of a candidate are a segment of one flat vector, the row of its edge: a few variables a cell
+  instead
+  of a thousand in the network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gdas_tf.operations import CANDIDATES, FanInUniform, Saved, Shape, Statistics, Update, candidate
+
+
+class Segments:
+    """Where the weights and the batch norm statistics of each candidate stand in the flat vectors of an edge.
+
+    Args:
+        operations: Names of the candidates, in the order of the architecture's columns.
+        channels: Channels of the edge.
+        stride: Stride of the edge.
+    """
+
+    def __init__(self, operations: tuple[str, ...], channels: int, stride: int) -> None:
+        self.channels = channels
+        self.shapes = [CANDIDATES[name].kernel_shapes(channels, stride) for name in operations]
+        self.norms = [CANDIDATES[name].norms(stride) for name in operations]
+        weights = [sum(map(math.prod, shapes)) for shapes in self.shapes]
+        statistics = [2 * channels * norms for norms in self.norms]
+        self.weight_bounds = _bounds(weights)
+        self.statistic_bounds = _bounds(statistics)
+        self.weights, self.statistics = sum(weights), sum(statistics)
+
+    def kernels(self, flat: tf.Tensor, operation: int) -> list[tf.Tensor]:
+        """Cut the kernels of one candidate out of the edge's vector [weights]."""
+        shapes = self.shapes[operation]
+        start, end = self.weight_bounds[operation]
+        parts = tf.split(flat[start:end], [math.prod(shape) for shape in shapes]) if shapes else []
+        return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def flat_weights(self, kernels: Sequence[tf.Tensor], operation: int) -> tf.Tensor:
+        """The reverse of `kernels`: a vector [weights], zero outside of the candidate's segment."""
+        return _place(kernels, self.weight_bounds[operation], self.weights)
+
+    def flat_statistics(self, statistics: Statistics, operation: int) -> tf.Tensor:
+        """Means and variances of a candidate in a vector [statistics], zero outside of its segment."""
+        return _place(tf.nest.flatten(statistics), self.statistic_bounds[operation], self.statistics)
+
+    def moving(self, flat: tf.Tensor, operation: int) -> Statistics:
+        """Cut the statistics of one candidate out of the edge's vector [statistics]."""
+        start, end = self.statistic_bounds[operation]
+        parts = tf.reshape(flat[start:end], [self.norms[operation], 2, self.channels])
+        return [(part[0], part[1]) for part in tf.unstack(parts)] if self.norms[operation] else []
+
+    def weight_mask(self) -> tf.Tensor:
+        """bool [K, weights], true in the segment of each candidate."""
+        return _segment_mask(self.weight_bounds, self.weights)
+
+    def statistic_mask(self) -> tf.Tensor:
+        """bool [K, statistics], true in the segment of each candidate."""
+        return _segment_mask(self.statistic_bounds, self.statistics)
+
+
+def _bounds(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return [(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _place(parts: Sequence[tf.Tensor], bounds: tuple[int, int], total: int) -> tf.Tensor:
+    start, end = bounds
+    flat = [tf.cast(tf.reshape(part, [-1]), tf.float32) for part in parts]
+    return tf.concat([tf.zeros([start]), *flat, tf.zeros([total - end])], 0)
+
+
+def _segment_mask(bounds: Sequence[tuple[int, int]], total: int) -> tf.Tensor:
+    position = tf.range(total)[None]
+    starts, ends = (tf.constant(side)[:, None] for side in zip(*bounds, strict=True))
+    return (position >= starts) & (position < ends)
+
+
+@dataclasses.dataclass(frozen=True)
+class EdgeShape:
+    """All that the branches of an edge depend on; edges that are equal in it share them.
+
+    Args:
+        operations: Names of the candidates.
+        shape: Static shape [B, H, W, C] of the edge's input.
+        stride: Stride of the edge.
+        dtype: What is computed in; weights and statistics stay float32.
+        jit_compile: Compile each candidate with XLA.
+    """
+
+    operations: tuple[str, ...]
+    shape: Shape
+    stride: int
+    dtype: str = "float32"
+    jit_compile: bool = False
+
+    @property
+    def output_shape(self) -> Shape:
+        batch, height, width, channels = self.shape
+        return (batch, -(-height // self.stride), -(-width // self.stride), channels)
+
+    @functools.cached_property
+    def segments(self) -> Segments:
+        return Segments(self.operations, self.shape[-1], self.stride)
+
+    @property
+    def inputs(self) -> list[tf.TensorSpec]:
+        """Specifications of the input and of the flat weights."""
+        return [tf.TensorSpec(self.shape, self.dtype), tf.TensorSpec([self.segments.weights])]
+
+    def kernels(self, flat: tf.Tensor, operation: int) -> list[tf.Tensor]:
+        return [tf.cast(kernel, self.dtype) for kernel in self.segments.kernels(flat, operation)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Branches:
+    """The branches of a Case, all of the same signature.
+
+    `images` and `moments` say how many tensors of each kind a forward branch returns for the backward pass:
+    as many as the candidate that saves the most, the places that another leaves being filled with empty
+    tensors.
+    """
+
+    functions: list[Any]
+    images: int
+    moments: int
+
+
+@functools.cache
+def forward_branches(edge: EdgeShape, update: Update) -> Branches:
+    """Branches (x, weights) -> (y, statistics of the batch, *images, *moments), for the given update."""
+    calls = _forward_calls(edge, update)
+    images = max(len(call.structured_outputs[2]) for call in calls)
+    moments = max(len(call.structured_outputs[3]) for call in calls)
+
+    def branch(call: Any) -> Callable[..., Any]:
+        def run(x: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
+            y, statistics, saved_images, saved_moments = call(x, weights)
+            return [
+                y,
+                statistics,
+                *_filled(saved_images, images, edge.dtype),
+                *_filled(saved_moments, moments, "float32"),
+            ]
+
+        return run
+
+    return Branches([_trace(branch(call), edge.inputs) for call in calls], images, moments)
+
+
+@functools.cache
+def _forward_calls(edge: EdgeShape, update: Update) -> list[Any]:
+    def call(operation: int, name: str) -> Callable[..., Any]:
+        def run(x: tf.Tensor, weights: tf.Tensor) -> Any:
+            kernels = edge.kernels(weights, operation)
+            result = candidate(name).forward(x, kernels, edge.stride, update)
+            # Only the update of the weights moves the statistics: one pass a step is what they are meant for.
+            statistics = tf.zeros([0])
+            if update == "weights":
+                statistics = edge.segments.flat_statistics(result.statistics, operation)
+            return result.output, statistics, list(result.saved.images), list(result.saved.moments)
+
+        return run
+
+    return [
+        _trace(call(i, name), edge.inputs, call=True, jit_compile=edge.jit_compile)
+        for i, name in enumerate(edge.operations)
+    ]
+
+
+@functools.cache
+def backward_branches(edge: EdgeShape, update: Update) -> Branches:
+    """Branches (dy, x, weights, *images, *moments) -> (dx, dweights), for the architecture (dx, dgate)."""
+    forward = forward_branches(edge, update)
+
+    def branch(operation: int, name: str) -> Callable[..., Any]:
+        saved = _forward_calls(edge, update)[operation].structured_outputs[2:]
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (*saved[0], *saved[1])]
+
+        def run(dy: tf.Tensor, x: tf.Tensor, weights: tf.Tensor, *saved_flat: tf.Tensor) -> Any:
+            images, moments = saved_flat[: len(saved[0])], saved_flat[len(saved[0]) :]
+            result = candidate(name).backward(
+                dy,
+                x,
+                edge.kernels(weights, operation),
+                Saved(list(images), list(moments)),
+                edge.stride,
+                update,
+            )
+            if update == "weights":
+                return result.input, edge.segments.flat_weights(result.kernels, operation)
+            return result.input, result.gate
+
+        inputs = [tf.TensorSpec(edge.output_shape, edge.dtype), *edge.inputs]
+        call = _trace(run, [*inputs, *specs], call=True, jit_compile=edge.jit_compile)
+
+        def select(*arguments: tf.Tensor) -> Any:
+            images = arguments[3 : 3 + len(saved[0])]
+            moments = arguments[3 + forward.images :][: len(saved[1])]
+            for tensor, spec in zip((*images, *moments), specs, strict=True):
+                tensor.set_shape(spec.shape)
+            return call(*arguments[:3], *images, *moments)
+
+        padded = [tf.TensorSpec(None, edge.dtype)] * forward.images + [tf.TensorSpec(None)] * forward.moments
+        return _trace(select, [*inputs, *padded])
+
+    functions = [branch(i, name) for i, name in enumerate(edge.operations)]
+    return Branches(functions, forward.images, forward.moments)
+
+
+@functools.cache
+def inference_branches(edge: EdgeShape) -> list[Any]:
+    """Branches (x, weights, moving statistics) -> y."""
+    inputs = [*edge.inputs, tf.TensorSpec([edge.segments.statistics])]
+
+    def branch(operation: int, name: str) -> Any:
+        def run(x: tf.Tensor, weights: tf.Tensor, statistics: tf.Tensor) -> tf.Tensor:
+            moving = edge.segments.moving(statistics, operation)
+            return candidate(name).inference(x, edge.kernels(weights, operation), moving, edge.stride)
+
+        call = _trace(run, inputs, call=True, jit_compile=edge.jit_compile)
+        return _trace(lambda *arguments: call(*arguments), inputs)
+
+    return [branch(i, name) for i, name in enumerate(edge.operations)]
+
+
+def _trace(
+    function: Callable[..., Any], inputs: list[tf.TensorSpec], call: bool = False, jit_compile: bool = False
+) -> Any:
+    """Trace a branch, or with `call` what a branch calls, which is then never inlined into it."""
+    options: dict[str, Any] = {"autograph": False}
+    if call:
+        options["experimental_attributes"] = {"_noinline": True}
+        options["jit_compile"] = jit_compile or None
+    # The functions are global: they must not belong to whatever graph happens to be traced when they are
+    # first used.
+    with tf.init_scope():
+        return tf.function(function, **options).get_concrete_function(*inputs)
+
+
+def _filled(tensors: Sequence[tf.Tensor], places: int, dtype: str) -> list[tf.Tensor]:
+    return [*tensors, *(tf.zeros([0], dtype) for _ in range(places - len(tensors)))]
+
+
+def _case(
+    index: tf.Tensor, inputs: list[tf.Tensor], types: list[Any], branches: list[Any]
+) -> list[tf.Tensor]:
+    return tf.raw_ops.StatelessCase(
+        branch_index=index, input=inputs, Tout=types, branches=branches, output_shapes=[]
+    )
+
+
+@keras.saving.register_keras_serializable("gdas_tf")
+class MixedOperation(keras.layers.Layer):
+    """All candidate operations of one or more edges of the same stride, one of which is sampled.
+
+    Args:
+        operations: Names of the candidates.
+        stride: 1 or 2.
+        edges: Number of edges, each with weights of its own.
+        momentum: Of the moving statistics of the batch norms.
+        jit_compile: Compile each candidate with XLA (for GPUs; on a CPU it is slower).
+
+    Weights: `kernels` [edges, P], and `statistics` [edges, S], where P and S are what all candidates have.
+
+    Example:
+
+    >>> layer = MixedOperation(("none", "skip_connect", "sep_conv_3x3"))
+    >>> y = layer(keras.ops.ones((4, 8, 8, 16)), index=tf.constant(2), edge=0)
+    >>> y.shape
+    TensorShape([4, 8, 8, 16])
+    """
+
+    def __init__(
+        self,
+        operations: Sequence[str],
+        stride: int = 1,
+        edges: int = 1,
+        momentum: float = 0.9,
+        jit_compile: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        # Gates and weights stay float32; images arrive in the type that is computed in.
+        super().__init__(autocast=False, **kwargs)
+        for name in operations:
+            candidate(name)
+        self.operations = tuple(operations)
+        self.stride, self.edges, self.momentum, self.jit_compile = stride, edges, momentum, jit_compile
+
+    def build(self, input_shape: Shape) -> None:
+        self.segments = Segments(self.operations, input_shape[-1], self.stride)
+        self.kernels = self.add_weight(
+            name="kernels", shape=(self.edges, self.segments.weights), initializer=self._initial_kernels
+        )
+        self.statistics = self.add_weight(
+            name="statistics",
+            shape=(self.edges, self.segments.statistics),
+            initializer=self._initial_statistics,
+            trainable=False,
+        )
+
+    def _initial_kernels(self, shape: Shape, dtype: Any = None) -> tf.Tensor:
+        initializer = FanInUniform()
+        shapes = [shape for shapes in self.segments.shapes for shape in shapes]
+        rows = [
+            tf.concat([tf.zeros([0]), *(tf.reshape(initializer(s), [-1]) for s in shapes)], 0)
+            for _ in range(self.edges)
+        ]
+        return tf.stack(rows)
+
+    def _initial_statistics(self, shape: Shape, dtype: Any = None) -> tf.Tensor:
+        channels = self.segments.channels
+        norms = sum(self.segments.norms)
+        mean_and_variance = tf.concat([tf.zeros([channels]), tf.ones([channels])], 0)
+        return tf.tile(mean_and_variance[None], [self.edges, norms])
+
+    def call(self, inputs: tf.Tensor, index: tf.Tensor, edge: int = 0) -> tf.Tensor:
+        """Inference: operation `index` (int32 scalar) of an edge, by its moving statistics."""
+        branches = inference_branches(self._edge(inputs))
+        (y,) = _case(index, [inputs, self.kernels[edge], self.statistics[edge]], [inputs.dtype], branches)
+        y.set_shape(self._edge(inputs).output_shape)
+        return y
+
+    def for_weights(
+        self, inputs: tf.Tensor, index: tf.Tensor, kernels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Training pass whose gradient goes to the kernels.
+
+        Args:
+            inputs: [B, H, W, C].
+            index: int32 scalar, the operation sampled.
+            kernels: [P], the edge's row of `self.kernels`.
+
+        Returns:
+            The output, and the batch's statistics [S] for `update_statistics`.
+        """
+        edge = self._edge(inputs)
+        forward, backward = forward_branches(edge, "weights"), backward_branches(edge, "weights")
+
+        @tf.custom_gradient
+        def apply(x: tf.Tensor, kernels: tf.Tensor) -> Any:
+            y, statistics, *saved = _case(index, [x, kernels], _types(edge, forward), forward.functions)
+            y.set_shape(edge.output_shape)
+            statistics.set_shape([edge.segments.statistics])
+
+            def gradient(dy: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                dx, dkernels = _case(
+                    index, [dy, x, kernels, *saved], [dy.dtype, tf.float32], backward.functions
+                )
+                dx.set_shape(edge.shape)
+                dkernels.set_shape(kernels.shape)
+                return dx, dkernels
+
+            return (y, statistics), gradient
+
+        return apply(inputs, kernels)
+
+    def for_architecture(
+        self, inputs: tf.Tensor, index: tf.Tensor, gate: tf.Tensor, kernels: tf.Tensor
+    ) -> tf.Tensor:
+        """Training pass whose gradient goes to the gate, a float32 scalar of value one (`Sample.gate`)."""
+        edge = self._edge(inputs)
+        forward, backward = forward_branches(edge, "architecture"), backward_branches(edge, "architecture")
+
+        @tf.custom_gradient
+        def apply(x: tf.Tensor, gate: tf.Tensor) -> Any:
+            y, _, *saved = _case(index, [x, kernels], _types(edge, forward), forward.functions)
+            y.set_shape(edge.output_shape)
+
+            def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                dx, dgate = _case(index, [dy, x, kernels, *saved], [dy.dtype, tf.float32], backward.functions)
+                dx.set_shape(edge.shape)
+                dgate.set_shape([])
+                return dx, dgate
+
+            return y, gradient
+
+        return apply(inputs, gate)
+
+    def update_statistics(self, batch: tf.Tensor, index: tf.Tensor) -> None:
+        """Move the statistics of the sampled operations (int32 [edges]) by those of a batch [edges, S]."""
+        sampled = tf.gather(self.segments.statistic_mask(), index)
+        moved = self.momentum * self.statistics + (1 - self.momentum) * batch
+        self.statistics.assign(tf.where(sampled, moved, self.statistics))
+
+    def weight_mask(self, index: tf.Tensor) -> tf.Tensor:
+        """bool [edges, P]: which weights belong to the sampled operations; index: int32 [edges]."""
+        return tf.gather(self.segments.weight_mask(), index)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, height, width, channels = input_shape
+        return (batch, -(-height // self.stride), -(-width // self.stride), channels)
+
+    def _edge(self, inputs: tf.Tensor) -> EdgeShape:
+        return EdgeShape(
+            self.operations, tuple(inputs.shape), self.stride, inputs.dtype.name, self.jit_compile
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "operations": list(self.operations),
+            "stride": self.stride,
+            "edges": self.edges,
+            "momentum": self.momentum,
+            "jit_compile": self.jit_compile,
+        }
+
+
+def _types(edge: EdgeShape, forward: Branches) -> list[Any]:
+    return [edge.dtype, tf.float32, *[edge.dtype] * forward.images, *[tf.float32] * forward.moments]

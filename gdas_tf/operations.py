@@ -1,0 +1,425 @@
+"""The candidate operations of the search, and `CandidateOperation`, the Keras layer of one of them.
+
+A candidate is written as three functions of its input and kernels: `forward`, which also says what it keeps
+for the gradient, `backward`, and `inference`, by moving statistics. The supernet runs the sampled candidate
+of each edge through them (`gdas_tf.mixed`), and `CandidateOperation` is the same candidate as a layer of its
+own.
+
+The candidates have no constants of their own: channels and image size are those of the input, and the output
+has as many channels. Batch norms have neither scale nor offset (CVPR 2019, section 3: the search space of
+DARTS).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from gdas_tf import primitives as p
+from gdas_tf.errors import UsageError
+from gdas_tf.search_space import OPERATIONS
+
+Update = Literal["weights", "architecture"]
+"""Whose gradient a pass is for: it decides what is kept for the backward pass, and what that computes."""
+
+Shape = tuple[int, ...]
+Statistics = list[tuple[tf.Tensor, tf.Tensor]]
+"""Mean and variance, each [C], of every batch norm of an operation, in order."""
+
+
+class Saved(NamedTuple):
+    """What `forward` keeps for `backward`: images in the type of the input, and float32 vectors of batch
+    norms."""
+
+    images: list[tf.Tensor]
+    moments: list[tf.Tensor]
+
+
+NOTHING = Saved([], [])
+
+
+class Forward(NamedTuple):
+    """Result of a forward pass: the output, what `backward` needs, the statistics of the batch."""
+
+    output: tf.Tensor
+    saved: Saved
+    statistics: Statistics
+
+
+class Backward(NamedTuple):
+    """Result of a backward pass.
+
+    `gate` is `sum(dy * y)`, a scalar: the gradient by the operation's weight in the mixed operation. It is
+    only computed for the update of the architecture, and `kernels` only for the update of the weights.
+    """
+
+    input: tf.Tensor
+    gate: tf.Tensor | None
+    kernels: list[tf.Tensor]
+
+
+class Candidate(abc.ABC):
+    """One candidate operation, without weights: they are passed in."""
+
+    def kernel_shapes(self, channels: int, stride: int) -> list[Shape]:
+        """Shapes of the kernels for an input of `channels` channels, in the order of use."""
+        return []
+
+    def norms(self, stride: int) -> int:
+        """Number of batch norms, each over all channels."""
+        return 0
+
+    @abc.abstractmethod
+    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int, update: Update) -> Forward:
+        """Apply to x [B, H, W, C] in training, for the given update."""
+
+    @abc.abstractmethod
+    def backward(
+        self,
+        dy: tf.Tensor,
+        x: tf.Tensor,
+        kernels: Sequence[tf.Tensor],
+        saved: Saved,
+        stride: int,
+        update: Update,
+    ) -> Backward:
+        """Gradients for the cotangent dy of the output, given what `forward` saved."""
+
+    def inference(
+        self, x: tf.Tensor, kernels: Sequence[tf.Tensor], statistics: Statistics, stride: int
+    ) -> tf.Tensor:
+        """Apply to x by the moving statistics. An operation without batch norm is the same as in training."""
+        return self.forward(x, kernels, stride, "architecture").output
+
+
+def _homogeneous(dx: tf.Tensor, x: tf.Tensor, update: Update) -> Backward:
+    """Gradients of an operation of degree one without kernels (linear, or a maximum).
+
+    By Euler's theorem y = J x, so that sum(dy * y) = sum(dx * x), and the output need not be kept.
+    """
+    gate = tf.reduce_sum(tf.cast(dx * x, tf.float32)) if update == "architecture" else None
+    return Backward(dx, gate, [])
+
+
+class Zero(Candidate):
+    """`none`: the output is zero, nothing flows back."""
+
+    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int, update: Update) -> Forward:
+        batch, height, width, channels = x.shape
+        return Forward(
+            tf.zeros([batch, -(-height // stride), -(-width // stride), channels], x.dtype), NOTHING, []
+        )
+
+    def backward(self, dy, x, kernels, saved, stride, update) -> Backward:
+        return Backward(tf.zeros(x.shape, x.dtype), tf.constant(0.0), [])
+
+
+class Skip(Candidate):
+    """`skip_connect`: the identity; at stride 2 the factorized reduction: ReLU, `factorize`, batch norm."""
+
+    def kernel_shapes(self, channels: int, stride: int) -> list[Shape]:
+        return [] if stride == 1 else factorized_kernel_shapes(channels, channels)
+
+    def norms(self, stride: int) -> int:
+        return stride - 1
+
+    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int, update: Update) -> Forward:
+        if stride == 1:
+            return Forward(tf.identity(x), NOTHING, [])
+        z = p.convolution(p.relu(x), factorize(kernels), 2)
+        y = p.normalize(z)
+        return Forward(y.output, Saved([z], [*y.reserved]), [(y.mean, y.variance)])
+
+    def backward(self, dy, x, kernels, saved, stride, update) -> Backward:
+        if stride == 1:
+            return _homogeneous(dy, x, update)
+        dz, gate = p.normalize_gradient(dy, saved.images[0], saved.moments)
+        r, kernel = p.relu(x), factorize(kernels)
+        dr = p.convolution_input_gradient(dz, kernel, x.shape, 2)
+        dkernels = []
+        if update == "weights":
+            dkernel = p.convolution_kernel_gradient(dz, r, tuple(kernel.shape), 2)
+            half = kernels[0].shape[-1]
+            dkernels = [dkernel[:1, :1, :, :half], dkernel[1:, 1:, :, half:]]
+        return Backward(p.relu_gradient(dr, r), gate, dkernels)
+
+    def inference(self, x, kernels, statistics, stride) -> tf.Tensor:
+        if stride == 1:
+            return tf.identity(x)
+        return p.normalize_by(p.convolution(p.relu(x), factorize(kernels), 2), *statistics[0])
+
+
+def factorized_kernel_shapes(channels: int, filters: int) -> list[Shape]:
+    """Shapes of the two kernels of a factorized reduction from `channels` to `filters` channels."""
+    return [(1, 1, channels, filters // 2), (1, 1, channels, filters - filters // 2)]
+
+
+def factorize(kernels: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The kernel [2, 2, C, F] of a factorized reduction as one convolution of stride 2.
+
+    A factorized reduction is two 1x1 convolutions of stride 2 with half of the filters each, one on the
+    pixels of even rows and columns, one on those of odd ones, concatenated. As one kernel, zero off its
+    diagonal, it needs neither slices nor a concatenation, which cost more than the zeros.
+    """
+    (even, odd), corner = kernels, [[0, 1], [0, 1], [0, 0]]
+    even = tf.pad(even, [*corner, [0, odd.shape[-1]]])
+    return even + tf.pad(odd, [*(side[::-1] for side in corner), [even.shape[-1] - odd.shape[-1], 0]])
+
+
+class Convolutions(Candidate):
+    """ReLU, depthwise convolution, pointwise convolution, batch norm; `repeats` times, the first with the
+    stride.
+
+    `sep_conv` is two of them, `dil_conv` a single one with dilation 2. At stride 2 a convolution of dilation
+    2 is the undilated one on every second row and column, exactly, which is how it is computed.
+    """
+
+    def __init__(self, size: int, dilation: int = 1, repeats: int = 1) -> None:
+        self.size, self.dilation, self.repeats = size, dilation, repeats
+
+    def kernel_shapes(self, channels: int, stride: int) -> list[Shape]:
+        return [(self.size, self.size, channels, 1), (1, 1, channels, channels)] * self.repeats
+
+    def norms(self, stride: int) -> int:
+        return self.repeats
+
+    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int, update: Update) -> Forward:
+        images, moments, statistics = [], [], []
+        for unit in range(self.repeats):
+            u = self._depthwise(p.relu(x), kernels[2 * unit], stride if unit == 0 else 1)
+            z = p.convolution(u, kernels[2 * unit + 1])
+            y = p.normalize(z)
+            images.append(z)
+            moments += y.reserved
+            statistics.append((y.mean, y.variance))
+            x = y.output
+        return Forward(x, Saved(images, moments), statistics)
+
+    def backward(self, dy, x, kernels, saved, stride, update) -> Backward:
+        # Only what batch norm needs was kept; the rest is cheaper to compute again than to hold for 14 edges of
+        # every cell.
+        gate, dkernels = None, []
+        for unit in reversed(range(self.repeats)):
+            depthwise_kernel, pointwise_kernel = kernels[2 * unit : 2 * unit + 2]
+            z, reserved = saved.images[unit], saved.moments[3 * unit : 3 * unit + 3]
+            r = p.relu(x if unit == 0 else p.normalize(saved.images[unit - 1]).output)
+            unit_stride = stride if unit == 0 else 1
+            dz, scale_gradient = p.normalize_gradient(dy, z, reserved)
+            gate = scale_gradient if gate is None else gate
+            du = p.convolution_input_gradient(dz, pointwise_kernel, z.shape)
+            if update == "weights":
+                u = self._depthwise(r, depthwise_kernel, unit_stride)
+                dkernels = [
+                    self._depthwise_kernel_gradient(du, r, tuple(depthwise_kernel.shape), unit_stride),
+                    p.convolution_kernel_gradient(dz, u, tuple(pointwise_kernel.shape)),
+                    *dkernels,
+                ]
+            dr = self._depthwise_input_gradient(du, depthwise_kernel, r.shape, unit_stride)
+            dy = p.relu_gradient(dr, r)
+        return Backward(dy, gate, dkernels)
+
+    def inference(self, x, kernels, statistics, stride) -> tf.Tensor:
+        for unit, (mean, variance) in enumerate(statistics):
+            u = self._depthwise(p.relu(x), kernels[2 * unit], stride if unit == 0 else 1)
+            x = p.normalize_by(p.convolution(u, kernels[2 * unit + 1]), mean, variance)
+        return x
+
+    def _strides_by_slicing(self, stride: int) -> bool:
+        return self.dilation > 1 and stride == self.dilation
+
+    def _depthwise(self, r: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+        if self._strides_by_slicing(stride):
+            return p.depthwise(r[:, ::stride, ::stride], kernel)
+        return p.depthwise(r, kernel, stride, self.dilation)
+
+    def _depthwise_input_gradient(
+        self, du: tf.Tensor, kernel: tf.Tensor, shape: tf.TensorShape, stride: int
+    ) -> tf.Tensor:
+        if self._strides_by_slicing(stride):
+            dr = p.depthwise_input_gradient(du, kernel, du.shape)
+            zeros = tf.zeros_like(dr)
+            return tf.nn.depth_to_space(tf.concat([dr, zeros, zeros, zeros], -1), 2)[
+                :, : shape[1], : shape[2]
+            ]
+        return p.depthwise_input_gradient(du, kernel, shape, stride, self.dilation)
+
+    def _depthwise_kernel_gradient(
+        self, du: tf.Tensor, r: tf.Tensor, kernel_shape: Shape, stride: int
+    ) -> tf.Tensor:
+        if self._strides_by_slicing(stride):
+            return p.depthwise_kernel_gradient(du, r[:, ::stride, ::stride], kernel_shape)
+        return p.depthwise_kernel_gradient(du, r, kernel_shape, stride, self.dilation)
+
+
+class DenseConvolution(Candidate):
+    """`conv`: ReLU, a convolution over all channels, batch norm."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def kernel_shapes(self, channels: int, stride: int) -> list[Shape]:
+        return [(self.size, self.size, channels, channels)]
+
+    def norms(self, stride: int) -> int:
+        return 1
+
+    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int, update: Update) -> Forward:
+        z = p.convolution(p.relu(x), kernels[0], stride)
+        y = p.normalize(z)
+        return Forward(y.output, Saved([z], [*y.reserved]), [(y.mean, y.variance)])
+
+    def backward(self, dy, x, kernels, saved, stride, update) -> Backward:
+        r = p.relu(x)
+        dz, gate = p.normalize_gradient(dy, saved.images[0], saved.moments)
+        dr = p.convolution_input_gradient(dz, kernels[0], r.shape, stride)
+        dkernels = []
+        if update == "weights":
+            dkernels = [p.convolution_kernel_gradient(dz, r, tuple(kernels[0].shape), stride)]
+        return Backward(p.relu_gradient(dr, r), gate, dkernels)
+
+    def inference(self, x, kernels, statistics, stride) -> tf.Tensor:
+        return p.normalize_by(p.convolution(p.relu(x), kernels[0], stride), *statistics[0])
+
+
+class AveragePool(Candidate):
+    """`avg_pool`: 3x3 average pooling, the padding left out of the mean."""
+
+    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int, update: Update) -> Forward:
+        return Forward(p.average_pool(x, 3, stride), NOTHING, [])
+
+    def backward(self, dy, x, kernels, saved, stride, update) -> Backward:
+        return _homogeneous(p.average_pool_gradient(dy, x.shape, 3, stride), x, update)
+
+
+class MaxPool(Candidate):
+    """`max_pool`: 3x3 max pooling."""
+
+    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int, update: Update) -> Forward:
+        return Forward(p.max_pool(x, 3, stride), NOTHING, [])
+
+    def backward(self, dy, x, kernels, saved, stride, update) -> Backward:
+        return _homogeneous(p.max_pool_gradient(dy, x, 3, stride), x, update)
+
+
+CANDIDATES: dict[str, Candidate] = {
+    "none": Zero(),
+    "skip_connect": Skip(),
+    "sep_conv_3x3": Convolutions(3, repeats=2),
+    "sep_conv_5x5": Convolutions(5, repeats=2),
+    "dil_conv_3x3": Convolutions(3, dilation=2),
+    "dil_conv_5x5": Convolutions(5, dilation=2),
+    "avg_pool_3x3": AveragePool(),
+    "max_pool_3x3": MaxPool(),
+    "sep_conv_7x7": Convolutions(7, repeats=2),
+    "dil_conv_7x7": Convolutions(7, dilation=2),
+    "conv_1x1": DenseConvolution(1),
+    "conv_3x3": DenseConvolution(3),
+}
+"""Registry: every operation that a search space can name."""
+
+
+def candidate(name: str) -> Candidate:
+    """The candidate operation of that name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in CANDIDATES:
+        raise UsageError(f"operation {name!r} is unknown; known are {', '.join(OPERATIONS)}")
+    return CANDIDATES[name]
+
+
+class FanInUniform(keras.initializers.Initializer):
+    """Uniform in +-1/sqrt(fan in), PyTorch's default for convolutions, which the method was published with.
+
+    The fan in of a depthwise kernel [h, w, C, 1] is h * w, as each channel has its own filter.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = seed
+        self._generator = keras.random.SeedGenerator(seed)
+
+    def __call__(self, shape: Shape, dtype: Any = None) -> Any:
+        height, width, fan_in, filters = shape
+        limit = (height * width * (1 if filters == 1 else fan_in)) ** -0.5
+        return keras.random.uniform(shape, -limit, limit, dtype=dtype, seed=self._generator)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("gdas_tf")
+class CandidateOperation(keras.layers.Layer):
+    """One candidate operation of the search as a layer.
+
+    Args:
+        operation: Name of the operation, one of `gdas_tf.search_space.OPERATIONS`.
+        stride: 1, or 2 as on the edges that enter a reduction cell.
+        momentum: Of the moving statistics of the batch norms.
+
+    Input: [B, H, W, C] with B, H, W, C known. Output: [B, ceil(H / stride), ceil(W / stride), C].
+
+    Example:
+
+    >>> layer = CandidateOperation("sep_conv_3x3", stride=2)
+    >>> layer(keras.ops.ones((4, 8, 8, 16)), training=True).shape
+    TensorShape([4, 4, 4, 16])
+    """
+
+    def __init__(self, operation: str, stride: int = 1, momentum: float = 0.9, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if stride not in (1, 2):
+            raise UsageError(f"stride of {operation} is {stride!r}; accepted are 1 and 2")
+        self.candidate = candidate(operation)
+        self.operation, self.stride, self.momentum = operation, stride, momentum
+
+    def build(self, input_shape: Shape) -> None:
+        channels = input_shape[-1]
+        self.kernels = [
+            self.add_weight(name=f"kernel_{i}", shape=shape, initializer=FanInUniform())
+            for i, shape in enumerate(self.candidate.kernel_shapes(channels, self.stride))
+        ]
+        self.statistics = [
+            tuple(
+                self.add_weight(name=f"{name}_{i}", shape=(channels,), initializer=start, trainable=False)
+                for name, start in (("moving_mean", "zeros"), ("moving_variance", "ones"))
+            )
+            for i in range(self.candidate.norms(self.stride))
+        ]
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        kernels = [tf.cast(kernel.value, inputs.dtype) for kernel in self.kernels]
+        if not training:
+            moving = [(mean.value, variance.value) for mean, variance in self.statistics]
+            return self.candidate.inference(inputs, kernels, moving, self.stride)
+
+        @tf.custom_gradient
+        def apply(x: tf.Tensor, *kernels: tf.Tensor) -> Any:
+            y, saved, batch = self.candidate.forward(x, kernels, self.stride, "weights")
+
+            def gradient(dy: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                result = self.candidate.backward(dy, x, kernels, saved, self.stride, "weights")
+                return (result.input, *result.kernels)
+
+            return (y, *tf.nest.flatten(batch)), gradient
+
+        y, *batch = apply(inputs, *kernels)
+        for moving, value in zip(tf.nest.flatten(self.statistics), batch, strict=True):
+            moving.assign(self.momentum * moving + (1 - self.momentum) * value)
+        return y
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, height, width, channels = input_shape
+        return (batch, -(-height // self.stride), -(-width // self.stride), channels)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "operation": self.operation,
+            "stride": self.stride,
+            "momentum": self.momentum,
+        }

@@ -1,0 +1,219 @@
+"""The numerical kernels that the candidate operations are made of, each with its gradient.
+
+TensorFlow's automatic differentiation would store and compute more than a sampled step needs, so the search
+writes its gradients out: every function here is one tensor operation, or the gradient of one. All images are
+NHWC, all padding is SAME, batch norm has neither scale nor offset and epsilon 1e-5 (as in the search of
+Dong & Yang, "Searching for A Robust Neural Architecture in Four GPU Hours", CVPR 2019).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import tensorflow as tf
+
+EPSILON = 1e-5
+
+
+def relu(x: tf.Tensor) -> tf.Tensor:
+    """max(x, 0)."""
+    return tf.raw_ops.Relu(features=x)
+
+
+def relu_gradient(dy: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Gradient of `relu` by its input; `y` is its input or its output (they have the same sign)."""
+    return tf.raw_ops.ReluGrad(gradients=dy, features=y)
+
+
+def convolution(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
+    """Convolution of [B, H, W, I] with a kernel [h, w, I, O]."""
+    return tf.raw_ops.Conv2D(input=x, filter=kernel, strides=[1, stride, stride, 1], padding="SAME")
+
+
+def convolution_input_gradient(
+    dy: tf.Tensor, kernel: tf.Tensor, input_shape: tf.TensorShape, stride: int = 1
+) -> tf.Tensor:
+    """Gradient of `convolution` by its input, of shape `input_shape`."""
+    return tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=input_shape.as_list(),
+        filter=kernel,
+        out_backprop=dy,
+        strides=[1, stride, stride, 1],
+        padding="SAME",
+    )
+
+
+def convolution_kernel_gradient(
+    dy: tf.Tensor, x: tf.Tensor, kernel_shape: tuple[int, ...], stride: int = 1
+) -> tf.Tensor:
+    """Gradient of `convolution` by its kernel, of shape `kernel_shape`."""
+    return tf.raw_ops.Conv2DBackpropFilter(
+        input=x,
+        filter_sizes=list(kernel_shape),
+        out_backprop=dy,
+        strides=[1, stride, stride, 1],
+        padding="SAME",
+    )
+
+
+@functools.cache
+def _native_dilation() -> bool:
+    """Whether the depthwise kernel of this machine honours dilation (oneDNN's does, Eigen's and cuDNN's
+    refuse).
+
+    Asked by running it, on numbers whose result is known, rather than by guessing from versions.
+    """
+    with tf.init_scope():
+        x = tf.reshape(tf.range(2 * 7 * 7 * 16, dtype=tf.float32) % 7.0, (2, 7, 7, 16))
+        kernel = tf.reshape(tf.range(9 * 16, dtype=tf.float32) % 5.0, (3, 3, 16, 1))
+        try:
+            native = _depthwise(x, kernel, 1, 2)
+        except (tf.errors.OpError, ValueError):
+            return False
+        expected = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[2, 2])
+        return bool(tf.reduce_all(tf.abs(native - expected) < 1e-3))
+
+
+def _depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int, dilation: int = 1) -> tf.Tensor:
+    return tf.raw_ops.DepthwiseConv2dNative(
+        input=x,
+        filter=kernel,
+        strides=[1, stride, stride, 1],
+        padding="SAME",
+        dilations=[1, dilation, dilation, 1],
+    )
+
+
+def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, dilation: int = 1) -> tf.Tensor:
+    """Depthwise convolution of [B, H, W, C] with a kernel [h, w, C, 1]; stride or dilation, not both."""
+    if dilation == 1 or (x.dtype == tf.float32 and _native_dilation()):
+        return _depthwise(x, kernel, stride, dilation)
+    return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[dilation, dilation])
+
+
+def depthwise_input_gradient(
+    dy: tf.Tensor, kernel: tf.Tensor, input_shape: tf.TensorShape, stride: int = 1, dilation: int = 1
+) -> tf.Tensor:
+    """Gradient of `depthwise` by its input, of shape `input_shape`."""
+    if dilation > 1:
+        # At stride 1 with an odd kernel the gradient is the convolution with the kernel turned by 180
+        # degrees. (oneDNN's own input gradient ignores the dilation without saying so.)
+        return depthwise(dy, tf.reverse(kernel, [0, 1]), 1, dilation)
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+        input_sizes=input_shape.as_list(),
+        filter=kernel,
+        out_backprop=dy,
+        strides=[1, stride, stride, 1],
+        padding="SAME",
+    )
+
+
+def depthwise_kernel_gradient(
+    dy: tf.Tensor, x: tf.Tensor, kernel_shape: tuple[int, ...], stride: int = 1, dilation: int = 1
+) -> tf.Tensor:
+    """Gradient of `depthwise` by its kernel, of shape `kernel_shape`."""
+    if dilation > 1:
+        # The pixels that meet under a dilated kernel are those of one phase; with the phases moved into the
+        # batch the convolution is a plain one.
+        reach = dilation * (kernel_shape[0] // 2)
+        height, width = x.shape[1], x.shape[2]
+        pad = [[0, -height % dilation], [0, -width % dilation]]
+        around = [[reach, reach + pad[0][1]], [reach, reach + pad[1][1]]]
+        x = tf.space_to_batch(x, [dilation, dilation], around)
+        dy = tf.space_to_batch(dy, [dilation, dilation], pad)
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=x,
+        filter_sizes=list(kernel_shape),
+        out_backprop=dy,
+        strides=[1, stride, stride, 1],
+        padding="VALID" if dilation > 1 else "SAME",
+    )
+
+
+class Normalized(NamedTuple):
+    """What batch norm computes: the output, the batch's statistics and what its gradient needs of them."""
+
+    output: tf.Tensor
+    mean: tf.Tensor
+    variance: tf.Tensor
+    reserved: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+
+def normalize(x: tf.Tensor) -> Normalized:
+    """Batch norm by the statistics of the batch; the variance returned is the unbiased one."""
+    ones, zeros = tf.ones([x.shape[-1]]), tf.zeros([x.shape[-1]])
+    y, mean, variance, *reserved = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=ones, offset=zeros, mean=zeros, variance=ones, epsilon=EPSILON, is_training=True
+    )
+    return Normalized(y, mean, variance, tuple(reserved))
+
+
+def normalize_by(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+    """Batch norm by given statistics, each [C]."""
+    ones, zeros = tf.ones_like(mean), tf.zeros_like(mean)
+    return tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=ones, offset=zeros, mean=mean, variance=variance, epsilon=EPSILON, is_training=False
+    ).y
+
+
+def normalize_gradient(
+    dy: tf.Tensor, x: tf.Tensor, reserved: tuple[tf.Tensor, ...]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradient of `normalize` by its input, and `sum(dy * y)`, a scalar, which comes at no cost.
+
+    The gradient by a scale of one would be the sum of dy * y over each channel; the kernel computes it
+    anyway.
+    """
+    dx, dscale, *_ = tf.raw_ops.FusedBatchNormGradV3(
+        y_backprop=dy,
+        x=x,
+        scale=tf.ones([x.shape[-1]]),
+        reserve_space_1=reserved[0],
+        reserve_space_2=reserved[1],
+        reserve_space_3=reserved[2],
+        epsilon=EPSILON,
+        is_training=True,
+    )
+    return dx, tf.reduce_sum(dscale)
+
+
+def max_pool(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:
+    """Max pooling over size x size windows."""
+    return tf.raw_ops.MaxPool(
+        input=x, ksize=[1, size, size, 1], strides=[1, stride, stride, 1], padding="SAME"
+    )
+
+
+def max_pool_gradient(dy: tf.Tensor, x: tf.Tensor, size: int, stride: int) -> tf.Tensor:
+    """Gradient of `max_pool` by its input.
+
+    The pooling is computed again on purpose: oneDNN replaces the pair of pooling and gradient when it finds
+    both in one graph, and the pair is 10 times faster than TensorFlow's own gradient alone.
+    """
+    return tf.raw_ops.MaxPoolGrad(
+        orig_input=x,
+        orig_output=max_pool(x, size, stride),
+        grad=dy,
+        ksize=[1, size, size, 1],
+        strides=[1, stride, stride, 1],
+        padding="SAME",
+    )
+
+
+def average_pool(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:
+    """Average pooling over size x size windows; the padding is left out of the mean."""
+    return tf.raw_ops.AvgPool(
+        value=x, ksize=[1, size, size, 1], strides=[1, stride, stride, 1], padding="SAME"
+    )
+
+
+def average_pool_gradient(dy: tf.Tensor, input_shape: tf.TensorShape, size: int, stride: int) -> tf.Tensor:
+    """Gradient of `average_pool` by its input, of shape `input_shape`."""
+    return tf.raw_ops.AvgPoolGrad(
+        orig_input_shape=input_shape.as_list(),
+        grad=dy,
+        ksize=[1, size, size, 1],
+        strides=[1, stride, stride, 1],
+        padding="SAME",
+    )

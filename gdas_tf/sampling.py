@@ -1,0 +1,105 @@
+"""Which operation each edge runs: differentiable sampling, and the temperature that sharpens it.
+
+Equations (3) to (5) of Dong & Yang, "Searching for A Robust Neural Architecture in Four GPU Hours", CVPR
+2019.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import tensorflow as tf
+
+from gdas_tf.errors import UsageError
+
+Sampler = Literal["gumbel", "direct"]
+
+
+class Sample(NamedTuple):
+    """One operation for each of E edges.
+
+    index: int32 [E], the operation sampled.
+    soft: float32 [E, K], the relaxed distribution that the gradient goes through.
+    gate: float32 [E], the straight-through weight h[index]: one in the forward pass, with the gradient of
+        soft[index]. Multiplying by it changes nothing, so the supernet only uses its gradient.
+    """
+
+    index: tf.Tensor
+    soft: tf.Tensor
+    gate: tf.Tensor
+
+
+def gumbel_noise(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
+    """-log(-log u), u uniform in (0, 1), float32; `seed` is an integer tensor [2]."""
+    u = tf.random.stateless_uniform(shape, seed, minval=1e-10, maxval=1.0)
+    return -tf.math.log(-tf.math.log(u))
+
+
+def sample_gumbel(logits: tf.Tensor, temperature: tf.Tensor | float, noise: tf.Tensor) -> Sample:
+    """The Gumbel-softmax sample, equations (3) and (4).
+
+    Args:
+        logits: float32 [E, K], the architecture.
+        temperature: Positive scalar tau.
+        noise: float32 [E, K], from `gumbel_noise`.
+    """
+    soft = tf.nn.softmax((tf.nn.log_softmax(logits) + noise) / temperature)
+    return _straight_through(tf.argmax(soft, -1, output_type=tf.int32), soft)
+
+
+def sample_direct(logits: tf.Tensor, temperature: tf.Tensor | float, noise: tf.Tensor) -> Sample:
+    """A sample of softmax(logits / tau) itself, equation (5); the noise does not enter the gradient.
+
+    The largest of log-probabilities plus Gumbel noise has just that distribution.
+    """
+    soft = tf.nn.softmax(logits / temperature)
+    index = tf.argmax(tf.nn.log_softmax(logits / temperature) + noise, -1, output_type=tf.int32)
+    return _straight_through(index, soft)
+
+
+def _straight_through(index: tf.Tensor, soft: tf.Tensor) -> Sample:
+    probability = tf.gather(soft, index, axis=1, batch_dims=1)
+
+    @tf.custom_gradient
+    def one(x: tf.Tensor):
+        return tf.ones_like(x), lambda gradient: gradient
+
+    return Sample(tf.stop_gradient(index), soft, one(probability))
+
+
+def sample(
+    logits: tf.Tensor, temperature: tf.Tensor | float, seed: tf.Tensor, sampler: Sampler = "gumbel"
+) -> Sample:
+    """Sample one operation for each edge.
+
+    Args:
+        logits: float32 [E, K].
+        temperature: Positive scalar tau.
+        seed: Integer [2]; the same seed gives the same sample.
+        sampler: "gumbel" or "direct".
+
+    Example:
+
+    >>> sample(tf.zeros((14, 8)), temperature=10.0, seed=tf.constant([0, 1])).index.shape
+    TensorShape([14])
+    """
+    if sampler not in ("gumbel", "direct"):
+        raise UsageError(f"sampler is {sampler!r}; accepted are 'gumbel' and 'direct'")
+    draw = sample_gumbel if sampler == "gumbel" else sample_direct
+    return draw(logits, temperature, gumbel_noise(tuple(logits.shape), seed))
+
+
+def most_probable(logits: tf.Tensor) -> Sample:
+    """The operation of the largest logit on each edge, without chance."""
+    return _straight_through(tf.argmax(logits, -1, output_type=tf.int32), tf.nn.softmax(logits))
+
+
+def temperature(epoch: int, epochs: int, start: float = 10.0, end: float = 0.1) -> float:
+    """tau of an epoch (0 to epochs - 1): linear from `start` in the first epoch to `end` in the last."""
+    return start + (end - start) * epoch / max(epochs - 1, 1)
+
+
+def entropy(logits: tf.Tensor) -> tf.Tensor:
+    """Mean entropy over the edges of softmax(logits), a scalar in nats; log K where all are alike."""
+    log_probabilities = tf.nn.log_softmax(logits)
+    return -tf.reduce_mean(tf.reduce_sum(tf.exp(log_probabilities) * log_probabilities, -1))

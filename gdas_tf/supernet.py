@@ -1,0 +1,143 @@
+"""The supernet: the stacked network of searched cells that a search trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from gdas_tf.cells import BatchNorm, Choice, FixedReductionCell, SearchedCell, SupernetLayer
+from gdas_tf.errors import UsageError
+from gdas_tf.macro import stack
+from gdas_tf.operations import FanInUniform, Shape, Update
+from gdas_tf.primitives import convolution, relu
+from gdas_tf.sampling import Sample
+from gdas_tf.search_space import SearchSpace
+
+
+@keras.saving.register_keras_serializable("gdas_tf")
+class Supernet(SupernetLayer):
+    """Images to logits through a stem, searched cells and a classifier (CVPR 2019, section 3.1).
+
+    3x3 convolution to 3C channels and batch norm; the cells of `gdas_tf.macro.stack`; batch norm, ReLU,
+    global average pooling and a dense layer. All normal cells run one sample of the architecture, all
+    reduction cells another.
+
+    Args:
+        space: Operations and nodes of the cells.
+        classes: Number of classes.
+        channels: C, the channels of the first block.
+        cells: N, normal cells a block.
+        macro: "paper" or "official", see `gdas_tf.macro.stack`.
+        fixed_reduction: Use the fixed reduction cell (FRC) instead of a searched one.
+        mean, variance: Per channel, of the training images; the network normalizes its input by them.
+        momentum: Of the moving statistics of the batch norms.
+        jit_compile: Compile each candidate operation with XLA.
+
+    Input: float32 [B, H, W, C] in [0, 1], all known, at least 8x8. Output: float32 [B, classes].
+
+    Example:
+
+    >>> supernet = Supernet(SearchSpace(), classes=10, channels=16, cells=2)
+    >>> supernet.build((64, 32, 32, 3))
+    >>> supernet.count_trainable()
+    1931130
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        classes: int,
+        channels: int = 16,
+        cells: int = 2,
+        macro: str = "paper",
+        fixed_reduction: bool = False,
+        mean: tuple[float, ...] | None = None,
+        variance: tuple[float, ...] | None = None,
+        momentum: float = 0.9,
+        jit_compile: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(momentum, **kwargs)
+        if classes < 2:
+            raise UsageError(f"classes is {classes}; a classifier needs at least 2")
+        self.space, self.classes, self.channels = space, classes, channels
+        self.fixed_reduction, self.mean, self.variance = fixed_reduction, mean, variance
+        self.stem_norm = BatchNorm(affine=True, momentum=momentum, name="stem_norm")
+        self.cells = []
+        for i, plan in enumerate(stack(channels, cells, macro)):
+            shared = {"reduce_first": plan.after_reduction, "momentum": momentum, "name": f"cell_{i}"}
+            if plan.reduction and fixed_reduction:
+                self.cells.append(FixedReductionCell(plan.filters, **shared))
+            else:
+                self.cells.append(
+                    SearchedCell(space, plan.filters, plan.reduction, jit_compile=jit_compile, **shared)
+                )
+        self.head_norm = BatchNorm(affine=True, momentum=momentum, name="head_norm")
+        self.dense = keras.layers.Dense(classes, dtype="float32", name="classifier")
+
+    def build(self, input_shape: Shape) -> None:
+        batch, height, width, channels = input_shape
+        if None in input_shape or min(height, width) < 8:
+            raise UsageError(
+                f"images of shape {input_shape} cannot be searched on; batch, height, width and channels "
+                f"must be known, height and width at least 8 pixels"
+            )
+        self.stem = self.add_weight(
+            name="stem_kernel", shape=(3, 3, channels, 3 * self.channels), initializer=FanInUniform()
+        )
+        shape = (batch, height, width, 3 * self.channels)
+        self.stem_norm.build(shape)
+        shapes = [shape, shape]
+        for cell in self.cells:
+            with tf.name_scope(cell.name):
+                cell.build(tuple(shapes[-2:]))
+            shapes.append(cell.compute_output_shape(tuple(shapes[-2:])))
+        self.head_norm.build(shapes[-1])
+        self.dense.build((batch, shapes[-1][-1]))
+
+    def call(
+        self,
+        inputs: tf.Tensor,
+        normal: Sample,
+        reduction: Sample | None = None,
+        update: Update | None = None,
+    ) -> tf.Tensor:
+        """Logits [B, classes] of images, with the operations that were sampled.
+
+        Args:
+            inputs: [B, H, W, C] in [0, 1].
+            normal, reduction: Samples of the two kinds of cells; `reduction` is None with the fixed cell.
+            update: Whose gradient the pass is for, None in inference.
+        """
+        x = inputs
+        if self.mean is not None:
+            x = (x - tf.constant(self.mean)) / tf.sqrt(tf.constant(self.variance))
+        x = tf.cast(x, self.compute_dtype)
+        x = self.stem_norm(convolution(x, tf.cast(self.stem.value, x.dtype)), update=update)
+        states = [x, x]
+        choices = {False: Choice.of(normal), True: None if reduction is None else Choice.of(reduction)}
+        for cell in self.cells:
+            pair = (states[-2], states[-1])
+            if isinstance(cell, SearchedCell):
+                states.append(cell(pair, choices[cell.reduction], update=update))
+            else:
+                states.append(cell(pair, update=update))
+        x = relu(self.head_norm(states[-1], update=update))
+        return self.dense(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]))
+
+    def weight_masks(self, normal: Sample, reduction: Sample | None) -> dict[str, tf.Tensor]:
+        """Which weights of the mixed operations were sampled: for each path of a variable a bool tensor."""
+        masks: dict[str, tf.Tensor] = {}
+        for cell in self.cells:
+            if isinstance(cell, SearchedCell):
+                masks |= cell.weight_masks((reduction if cell.reduction else normal).index)
+        return masks
+
+    def count_trainable(self) -> int:
+        """Number of weights that are trained, the architecture not among them."""
+        return sum(int(tf.size(weight.value)) for weight in self.trainable_weights)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], self.classes)
