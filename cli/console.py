@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,6 +20,25 @@ def progress_on_stderr() -> Iterator[None]:
     """Sends to stderr what libraries print on stdout, as Keras its progress bars."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without what its libraries say of themselves on stderr.
+
+    Those lines come before any setting of TensorFlow's is read; `--debug`, which leaves TF_CPP_MIN_LOG_LEVEL
+    alone, shows them.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2":
+        return
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def print_result(as_json: bool, result: dict[str, Any], text: str) -> None:

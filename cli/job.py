@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gdas_tf.cli.console import progress_on_stderr, say
+from gdas_tf.cli.console import import_tensorflow, progress_on_stderr, say
 from gdas_tf.cli.options import DEFAULT_PRESET, resolve_config, run_directory
 from gdas_tf.config import Config
 from gdas_tf.errors import UsageError
@@ -52,6 +52,7 @@ def load_data(config: Config) -> DataSet:
     Raises:
         UsageError: there is no such data set, or it is damaged.
     """
+    import_tensorflow()
     from gdas_tf.data import load_dataset
 
     data = config.data

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdas_tf.cli.console import say
+from gdas_tf.cli.console import import_tensorflow, say
 from gdas_tf.cli.job import Job
 from gdas_tf.errors import UsageError
 from gdas_tf.runs import Run, write_json
@@ -310,6 +310,7 @@ def load_model(path: str | Path) -> keras.Model:
     """
     if not Path(path).is_file():
         raise UsageError(f"model {path}: there is no such file")
+    import_tensorflow()
     import keras
 
     try:
