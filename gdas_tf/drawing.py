@@ -31,7 +31,7 @@ from gdas_tf.genotype import Cell, Genotype
 from gdas_tf.search_space import CELL_INPUTS, SearchSpace
 
 OPERATION_COLORS: dict[str, str] = {
-    "none": "#8a8080",
+    "none": "#7a7070",
     "skip_connect": "#00c197",
     "sep_conv_3x3": "#5b83f4",
     "sep_conv_5x5": "#03529e",
@@ -47,7 +47,7 @@ OPERATION_COLORS: dict[str, str] = {
 """The colour of every operation, the same in all pictures. Chosen so that they stay apart under protanopia,
 deuteranopia and tritanopia (simulation of Machado, Oliveira & Fernandes 2009, distances in Oklab)."""
 
-_INK = "#22262b"
+_INK = "#16191d"
 _MUTED = "#7b828c"
 _FAINT = "#c3c8cf"
 _BOX = "#eef1f5"
@@ -112,36 +112,8 @@ def draw_cell(genotype: Genotype, cell: Literal["normal", "reduction"], path: st
     Example:
         >>> draw_cell(GENOTYPES["GDAS_V1"], "normal", "normal.svg")
     """
-    title = f"{cell} cell" if genotype.name is None else f"{genotype.name}, {cell} cell"
-    if cell == "normal":
-        parts, links = _searched_parts(genotype.normal)
-        note = ""
-    elif genotype.reduction is not None:
-        parts, links = _searched_parts(genotype.reduction)
-        note = "stride 2 on the edges from $c_{k{-}2}$ and $c_{k{-}1}$"
-    else:
-        parts, links = _fixed_parts()
-        note = "fixed; each branch has stride 2"
-    layout = place_parts(parts, links)
-
     with _style(path):
-        needed = _text_width(title, _TITLE_SIZE, "bold") + _GAP + _text_width(note, _OPERATION_SIZE)
-        width = max(layout.width, needed + 2 * cell_layout.MARGIN)
-        height = layout.height + _TITLE_HEIGHT
-        figure = Figure(figsize=(width / 72, height / 72))
-        axes = figure.add_axes((0, 0, 1, 1))
-        left = (layout.width - width) / 2
-        axes.set(xlim=(left, left + width), ylim=(0, height))
-        axes.set_axis_off()
-        left += cell_layout.MARGIN
-        baseline = height - cell_layout.MARGIN - _TITLE_SIZE * 0.8
-        axes.text(left, baseline, title, fontsize=_TITLE_SIZE, fontweight="bold")
-        left += _text_width(title, _TITLE_SIZE, "bold") + _GAP
-        axes.text(left, baseline, note, fontsize=_OPERATION_SIZE, color=_MUTED)
-        _add_links(axes, layout, parts, links)
-        for part, box in zip(parts, layout.boxes, strict=True):
-            _add_box(axes, part, box)
-        _save(figure, path)
+        _save(_cell_figure(genotype, cell), path)
 
 
 def draw_genotype(genotype: Genotype, directory: str | Path) -> list[Path]:
@@ -269,7 +241,7 @@ def draw_retraining(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> N
         _save(figure, path)
 
 
-def place_parts(parts: Sequence[_Part], links: Sequence[Link]) -> Layout:
+def _place_parts(parts: Sequence[_Part], links: Sequence[Link]) -> Layout:
     """Places the parts of a cell's picture, each as large as its text needs."""
     items = []
     for part in parts:
@@ -278,6 +250,38 @@ def place_parts(parts: Sequence[_Part], links: Sequence[Link]) -> Layout:
         else:
             items.append(Item(part.column, max(_text_width(part.text, _NODE_SIZE) + 14.0, 28.0), 28.0))
     return cell_layout.place(items, links)
+
+
+def _cell_figure(genotype: Genotype, cell: Literal["normal", "reduction"]) -> Figure:
+    title = f"{cell} cell" if genotype.name is None else f"{genotype.name}, {cell} cell"
+    note = ""
+    if cell == "normal":
+        parts, links = _searched_parts(genotype.normal)
+    elif genotype.reduction is not None:
+        parts, links = _searched_parts(genotype.reduction)
+        note = "stride 2 on the edges from $c_{k{-}2}$ and $c_{k{-}1}$"
+    else:
+        parts, links = _fixed_parts()
+        note = "fixed; each branch has stride 2"
+    layout = _place_parts(parts, links)
+
+    needed = _text_width(title, _TITLE_SIZE, "bold") + _GAP + _text_width(note, _OPERATION_SIZE)
+    width = max(layout.width, needed + 2 * cell_layout.MARGIN)
+    height = layout.height + _TITLE_HEIGHT
+    figure = Figure(figsize=(width / 72, height / 72))
+    axes = figure.add_axes((0, 0, 1, 1))
+    left = (layout.width - width) / 2
+    axes.set(xlim=(left, left + width), ylim=(0, height))
+    axes.set_axis_off()
+    left += cell_layout.MARGIN
+    baseline = height - cell_layout.MARGIN - _TITLE_SIZE * 0.8
+    axes.text(left, baseline, title, fontsize=_TITLE_SIZE, fontweight="bold")
+    left += _text_width(title, _TITLE_SIZE, "bold") + _GAP
+    axes.text(left, baseline, note, fontsize=_OPERATION_SIZE, color=_MUTED)
+    _add_links(axes, layout, parts, links)
+    for part, box in zip(parts, layout.boxes, strict=True):
+        _add_box(axes, part, box)
+    return figure
 
 
 def _searched_parts(cell: Cell) -> tuple[list[_Part], list[Link]]:
