@@ -126,9 +126,16 @@ class EdgeShape:
         return Segments(self.operations, self.shape[-1], self.stride)
 
     @property
-    def inputs(self) -> list[tf.TensorSpec]:
-        """Specifications of the input and of the flat weights."""
-        return [tf.TensorSpec(self.shape, self.dtype), tf.TensorSpec([self.segments.weights])]
+    def x(self) -> tf.TensorSpec:
+        return tf.TensorSpec(self.shape, self.dtype)
+
+    @property
+    def y(self) -> tf.TensorSpec:
+        return tf.TensorSpec(self.output_shape, self.dtype)
+
+    @property
+    def weights(self) -> tf.TensorSpec:
+        return tf.TensorSpec([self.segments.weights])
 
     def kernels(self, flat: tf.Tensor, operation: int) -> list[tf.Tensor]:
         return [tf.cast(kernel, self.dtype) for kernel in self.segments.kernels(flat, operation)]
@@ -167,7 +174,8 @@ def forward_branches(edge: EdgeShape, update: Update) -> Branches:
 
         return run
 
-    return Branches([_trace(branch(call), edge.inputs) for call in calls], images, moments)
+    functions = [_trace(branch(call), [edge.x, edge.weights]) for call in calls]
+    return Branches(functions, images, moments)
 
 
 @functools.cache
@@ -185,7 +193,7 @@ def _forward_calls(edge: EdgeShape, update: Update) -> list[Any]:
         return run
 
     return [
-        _trace(call(i, name), edge.inputs, call=True, jit_compile=edge.jit_compile)
+        _trace(call(i, name), [edge.x, edge.weights], call=True, jit_compile=edge.jit_compile)
         for i, name in enumerate(edge.operations)
     ]
 
@@ -213,15 +221,14 @@ def backward_branches(edge: EdgeShape, update: Update) -> Branches:
                 return result.input, edge.segments.flat_weights(result.kernels, operation)
             return result.input, result.gate
 
-        inputs = [tf.TensorSpec(edge.output_shape, edge.dtype), *edge.inputs]
+        inputs = [edge.y, edge.x, edge.weights]
         call = _trace(run, [*inputs, *specs], call=True, jit_compile=edge.jit_compile)
 
-        def select(*arguments: tf.Tensor) -> Any:
-            images = arguments[3 : 3 + len(saved[0])]
-            moments = arguments[3 + forward.images :][: len(saved[1])]
+        def select(dy: tf.Tensor, x: tf.Tensor, weights: tf.Tensor, *padded: tf.Tensor) -> Any:
+            images, moments = padded[: len(saved[0])], padded[forward.images :][: len(saved[1])]
             for tensor, spec in zip((*images, *moments), specs, strict=True):
                 tensor.set_shape(spec.shape)
-            return call(*arguments[:3], *images, *moments)
+            return call(dy, x, weights, *images, *moments)
 
         padded = [tf.TensorSpec(None, edge.dtype)] * forward.images + [tf.TensorSpec(None)] * forward.moments
         return _trace(select, [*inputs, *padded])
@@ -233,7 +240,7 @@ def backward_branches(edge: EdgeShape, update: Update) -> Branches:
 @functools.cache
 def inference_branches(edge: EdgeShape) -> list[Any]:
     """Branches (x, weights, moving statistics) -> y."""
-    inputs = [*edge.inputs, tf.TensorSpec([edge.segments.statistics])]
+    inputs = [edge.x, edge.weights, tf.TensorSpec([edge.segments.statistics])]
 
     def branch(operation: int, name: str) -> Any:
         def run(x: tf.Tensor, weights: tf.Tensor, statistics: tf.Tensor) -> tf.Tensor:
@@ -367,7 +374,10 @@ class MixedOperation(keras.layers.Layer):
 
             def gradient(dy: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 dx, dkernels = _case(
-                    index, [dy, x, kernels, *saved], [dy.dtype, tf.float32], backward.functions
+                    index,
+                    [dy, x, kernels, *saved],
+                    [dy.dtype, tf.float32],
+                    backward.functions,
                 )
                 dx.set_shape(edge.shape)
                 dkernels.set_shape(kernels.shape)
@@ -390,7 +400,12 @@ class MixedOperation(keras.layers.Layer):
             y.set_shape(edge.output_shape)
 
             def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                dx, dgate = _case(index, [dy, x, kernels, *saved], [dy.dtype, tf.float32], backward.functions)
+                dx, dgate = _case(
+                    index,
+                    [dy, x, kernels, *saved],
+                    [dy.dtype, tf.float32],
+                    backward.functions,
+                )
                 dx.set_shape(edge.shape)
                 dgate.set_shape([])
                 return dx, dgate

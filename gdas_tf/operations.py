@@ -111,11 +111,17 @@ class Zero(Candidate):
     def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int, update: Update) -> Forward:
         batch, height, width, channels = x.shape
         return Forward(
-            tf.zeros([batch, -(-height // stride), -(-width // stride), channels], x.dtype), NOTHING, []
+            self._zeros(x, (batch, -(-height // stride), -(-width // stride), channels)), NOTHING, []
         )
 
     def backward(self, dy, x, kernels, saved, stride, update) -> Backward:
-        return Backward(tf.zeros(x.shape, x.dtype), tf.constant(0.0), [])
+        return Backward(self._zeros(x, x.shape), tf.constant(0.0), [])
+
+    @staticmethod
+    def _zeros(x: tf.Tensor, shape: Shape) -> tf.Tensor:
+        # Were the zero a constant, the whole image would be folded to one, and be held by every edge for ever.
+        nought = tf.minimum(tf.abs(x[0, 0, 0, 0]), 0)
+        return tf.fill(shape, nought)
 
 
 class Skip(Candidate):
@@ -200,8 +206,8 @@ class Convolutions(Candidate):
         return Forward(x, Saved(images, moments), statistics)
 
     def backward(self, dy, x, kernels, saved, stride, update) -> Backward:
-        # Only what batch norm needs was kept; the rest is cheaper to compute again than to hold for 14 edges of
-        # every cell.
+        # Only what batch norm needs was kept; the rest is cheaper to compute again than to hold for the 14
+        # edges of every cell.
         gate, dkernels = None, []
         for unit in reversed(range(self.repeats)):
             depthwise_kernel, pointwise_kernel = kernels[2 * unit : 2 * unit + 2]
@@ -233,25 +239,21 @@ class Convolutions(Candidate):
 
     def _depthwise(self, r: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
         if self._strides_by_slicing(stride):
-            return p.depthwise(r[:, ::stride, ::stride], kernel)
+            return p.depthwise(p.subsample(r, stride), kernel)
         return p.depthwise(r, kernel, stride, self.dilation)
 
     def _depthwise_input_gradient(
         self, du: tf.Tensor, kernel: tf.Tensor, shape: tf.TensorShape, stride: int
     ) -> tf.Tensor:
         if self._strides_by_slicing(stride):
-            dr = p.depthwise_input_gradient(du, kernel, du.shape)
-            zeros = tf.zeros_like(dr)
-            return tf.nn.depth_to_space(tf.concat([dr, zeros, zeros, zeros], -1), 2)[
-                :, : shape[1], : shape[2]
-            ]
+            return p.subsample_gradient(p.depthwise_input_gradient(du, kernel, du.shape), shape, stride)
         return p.depthwise_input_gradient(du, kernel, shape, stride, self.dilation)
 
     def _depthwise_kernel_gradient(
         self, du: tf.Tensor, r: tf.Tensor, kernel_shape: Shape, stride: int
     ) -> tf.Tensor:
         if self._strides_by_slicing(stride):
-            return p.depthwise_kernel_gradient(du, r[:, ::stride, ::stride], kernel_shape)
+            return p.depthwise_kernel_gradient(du, p.subsample(r, stride), kernel_shape)
         return p.depthwise_kernel_gradient(du, r, kernel_shape, stride, self.dilation)
 
 

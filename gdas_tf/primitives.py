@@ -217,3 +217,19 @@ def average_pool_gradient(dy: tf.Tensor, input_shape: tf.TensorShape, size: int,
         strides=[1, stride, stride, 1],
         padding="SAME",
     )
+
+
+def subsample(x: tf.Tensor, stride: int) -> tf.Tensor:
+    """x[:, ::stride, ::stride], as pooling over single pixels: it runs on all cores, a slice on one."""
+    return tf.raw_ops.AvgPool(value=x, ksize=[1, 1, 1, 1], strides=[1, stride, stride, 1], padding="SAME")
+
+
+def subsample_gradient(dy: tf.Tensor, input_shape: tf.TensorShape, stride: int) -> tf.Tensor:
+    """Gradient of `subsample` by its input, of shape `input_shape`: zero between the pixels taken."""
+    return tf.raw_ops.AvgPoolGrad(
+        orig_input_shape=input_shape.as_list(),
+        grad=dy,
+        ksize=[1, 1, 1, 1],
+        strides=[1, stride, stride, 1],
+        padding="SAME",
+    )
