@@ -186,17 +186,18 @@ def draw_search(
         _add_curves(panels[3], metrics, entropies, "Entropy of an edge (nats)")
         most = math.log(len(space.operations))
         panels[3].axhline(most, color=_FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
-        panels[3].text(
-            0.98,
-            most,
+        panels[3].annotate(
             "all equal",
+            (1.0, most),
+            (0, 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
             color=_MUTED,
             fontsize=8.0,
-            transform=panels[3].get_yaxis_transform(),
             horizontalalignment="right",
             verticalalignment="bottom",
         )
-        panels[3].set_ylim(0.0, most * 1.12)
+        panels[3].set_ylim(0.0, most * 1.15)
 
         panels = below.subplots(len(cells), 2, squeeze=False, sharex=True, sharey=True)
         for row, (name, values) in zip(panels, cells.items(), strict=True):
@@ -253,7 +254,7 @@ def _place_parts(parts: Sequence[_Part], links: Sequence[Link]) -> Layout:
 
 
 def _cell_figure(genotype: Genotype, cell: Literal["normal", "reduction"]) -> Figure:
-    title = f"{cell} cell" if genotype.name is None else f"{genotype.name}, {cell} cell"
+    title = f"{cell.capitalize()} cell" if genotype.name is None else f"{genotype.name}, {cell} cell"
     note = ""
     if cell == "normal":
         parts, links = _searched_parts(genotype.normal)
