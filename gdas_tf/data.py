@@ -1,0 +1,397 @@
+"""Labelled images by name, and the batches that search, retraining and evaluation take.
+
+Example:
+    >>> data = load_dataset("digits")
+    >>> data.image_shape, data.classes, len(data.train)
+    ((8, 8, 1), 10, 1437)
+    >>> batches = train_batches(data.train, 64, seed=0, augmentation=Augmentation(), first_step=0, steps=22)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gdas_tf.errors import UsageError
+from gdas_tf.image_store import read_source
+from gdas_tf.sources import by, open_source
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from gdas_tf.augmentation import Augmentation
+
+MIN_IMAGE_SIZE = 8
+"""Height and width of the smallest images, in pixels: the networks halve them twice."""
+
+_MIN_DEVIATION = 1 / 255  # one grey level; a channel that is the same everywhere is not blown up
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled images.
+
+    Args:
+        images: uint8 [n, H, W, C]; a NumPy array, or a read-only `np.memmap` if they exceed memory.
+        labels: int32 [n].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def gather(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+        """TensorFlow function: positions int32 [k] to images uint8 [k, H, W, C] and labels int32 [k].
+
+        Its first use must lie outside of a graph, which it would make its tensors part of.
+        """
+        import tensorflow as tf
+
+        shape = self.images.shape[1:]
+        with tf.device("CPU:0"):  # the whole set stays in host memory; only batches travel to a GPU
+            labels = tf.constant(self.labels)
+            if not isinstance(self.images, np.memmap):
+                images = tf.constant(self.images)
+                return lambda positions: (tf.gather(images, positions), tf.gather(labels, positions))
+
+        def from_disk(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            batch = tf.numpy_function(self.images.__getitem__, [positions], tf.uint8, stateful=False)
+            return tf.ensure_shape(batch, (*positions.shape, *shape)), tf.gather(labels, positions)
+
+        return from_disk
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A labelled image data set.
+
+    Args:
+        name: name to show.
+        class_names: a name per label.
+        train: training images; the search divides them into D_T and D_V.
+        test: held-out images, for the evaluation only.
+        mean: mean of the training images per channel, for images in [0, 1].
+        std: their standard deviation per channel, at least 1/255.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    image_size: int | None = None,
+    image_channels: int | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+) -> DataSet:
+    """Loads a data set.
+
+    A set without test images has a part of its training images, stratified by class, held out as such.
+
+    Args:
+        name: `digits` (embedded), the path of a folder with one subfolder of images per class (perhaps below
+            `train` and `test`), the path of an .npz file, or the name of an image-classification set in TFDS,
+            as `cifar10`.
+        data_dir: folder of prepared TFDS sets; what lies there is used without any network.
+        image_size: height and width in pixels to resize images to; needed if they differ in size.
+        image_channels: 1 reads images as grey, 3 as colour; None keeps what they are.
+        test_fraction: part to hold out if the set has no test images.
+        seed: decides which images are held out.
+        cache_dir: where images that need more than 4 GiB are kept decoded; by default
+            `$XDG_CACHE_HOME/gdas-tf`.
+
+    Raises:
+        UsageError: there is no such set, or it is damaged or unfit; the line says what to do.
+        RunError: the set cannot be downloaded, or the cache cannot be written.
+
+    Example:
+        >>> load_dataset("cifar10", data_dir="~/tensorflow_datasets").train.images.shape
+        (50000, 32, 32, 3)
+    """
+    if not 0 < test_fraction < 1:
+        raise UsageError(f"test_fraction: found {test_fraction}; it must lie between 0 and 1")
+    source = open_source(str(name), data_dir, image_size, image_channels)
+    if min(source.image_shape[:2]) < MIN_IMAGE_SIZE:
+        raise UsageError(
+            f"data {name}: its images are {by(source.image_shape[:2])} pixels; at least "
+            f"{MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE} are "
+            "needed; enlarge them by --data-image-size"
+        )
+    held_out = None
+    if source.test is None:
+        held_out = _hold_out(source.train.labels(), test_fraction, seed)
+        if not held_out.any():
+            raise UsageError(
+                f"data {name}: {test_fraction:g} of {source.train.count} images is not one test image; "
+                "raise --data-test-fraction"
+            )
+    train, test = (Split(*arrays) for arrays in read_source(source, held_out, cache_dir))
+    for part in (train, test):
+        wrong = np.flatnonzero((part.labels < 0) | (part.labels >= len(source.class_names)))
+        if wrong.size:
+            raise UsageError(
+                f"data {name}: found the label {part.labels[wrong[0]]}; the {len(source.class_names)} "
+                "classes have the labels "
+                f"0 … {len(source.class_names) - 1}"
+            )
+    mean, std = _statistics(train.images)
+    return DataSet(source.name, source.class_names, train, test, mean, std)
+
+
+def search_halves(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divides training images into D_T, which trains weights, and D_V, which trains the architecture.
+
+    They are disjoint and together all images; each class is divided in halves, of which one may have one
+    image more, and so are the images in all.
+
+    Args:
+        labels: int [n].
+        seed: seed of the run.
+
+    Returns:
+        Positions in D_T and in D_V, int32, ascending.
+
+    Raises:
+        UsageError: there are fewer than two images.
+    """
+    if len(labels) < 2:
+        raise UsageError(f"found {len(labels)} training images; a search needs at least two")
+    in_second = _stratified(labels, 0.5, _generator(seed, "halves"))
+    return tuple(np.flatnonzero(half).astype(np.int32) for half in (~in_second, in_second))
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Returns the number of batches in a pass over `examples` images.
+
+    All batches of a training are full: the images that are left over sit out the pass, others in each. When
+    there are fewer images than `batch_size`, there is one batch of all images.
+    """
+    return examples // min(batch_size, examples)
+
+
+def search_batches(
+    data: DataSet, batch_size: int, seed: int, augmentation: Augmentation, first_step: int, steps: int
+) -> tf.data.Dataset:
+    """Returns the batches of a search: one of D_T and one of D_V for every step.
+
+    Batch number s depends on the seed and s alone. An epoch is `steps_per_epoch` of the smaller half; in it,
+    no image is seen twice.
+
+    Args:
+        data: the data set; its training images are divided by `search_halves`.
+        batch_size: images per batch, of each half; when a half has fewer, all of them.
+        seed: seed of the run.
+        augmentation: changes to the images of both halves.
+        first_step: number of the first batch, as when a run is resumed.
+        steps: number of batches.
+
+    Returns:
+        `((x_T, y_T), (x_V, y_V))`: x float32 [B, H, W, C] in [0, 1], y int32 [B].
+
+    Raises:
+        UsageError: the augmentation does not fit the images.
+    """
+    import tensorflow as tf
+
+    augmentation.check(data.image_shape)
+    halves = search_halves(data.train.labels, seed)
+    smaller = min(map(len, halves))
+    batch_size = min(batch_size, smaller)
+    batches = [
+        _batches(data.train, half, batch_size, smaller, (seed, name), augmentation, first_step, steps)
+        for half, name in zip(halves, ("D_T", "D_V"), strict=True)
+    ]
+    return tf.data.Dataset.zip(tuple(batches)).prefetch(tf.data.AUTOTUNE)
+
+
+def train_batches(
+    split: Split, batch_size: int, seed: int, augmentation: Augmentation, first_step: int, steps: int
+) -> tf.data.Dataset:
+    """Returns the batches of a training on all images of a split.
+
+    Batch number s depends on the seed and s alone. In an epoch, `steps_per_epoch` batches, no image is seen
+    twice.
+
+    Args:
+        split: training images.
+        batch_size: images per batch; when there are fewer, all of them.
+        seed: seed of the run.
+        augmentation: changes to the images.
+        first_step: number of the first batch, as when a run is resumed.
+        steps: number of batches.
+
+    Returns:
+        `(x, y)`: x float32 [B, H, W, C] in [0, 1], y int32 [B].
+
+    Raises:
+        UsageError: the augmentation does not fit the images.
+    """
+    import tensorflow as tf
+
+    augmentation.check(split.images.shape[1:])
+    positions = np.arange(len(split), dtype=np.int32)
+    batch_size = min(batch_size, len(split))
+    batches = _batches(
+        split, positions, batch_size, len(split), (seed, "retrain"), augmentation, first_step, steps
+    )
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def eval_batches(split: Split, batch_size: int) -> tf.data.Dataset:
+    """Returns all images of a split once, in order and unchanged; the last batch may be smaller.
+
+    Returns:
+        `(x, y)`: x float32 [b, H, W, C] in [0, 1], y int32 [b], b at most `batch_size`.
+    """
+    import tensorflow as tf
+
+    from gdas_tf.augmentation import to_float
+
+    gather = split.gather
+
+    def batch(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = gather(positions)
+        return to_float(images), labels
+
+    return (
+        tf.data.Dataset.range(len(split), output_type=tf.int32)
+        .batch(batch_size)
+        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _batches(
+    split: Split,
+    positions: np.ndarray,
+    batch_size: int,
+    examples: int,
+    stream: tuple[int, str],
+    augmentation: Augmentation,
+    first_step: int,
+    steps: int,
+) -> tf.data.Dataset:
+    """Returns augmented batches of some images of a split.
+
+    Args:
+        split: all images.
+        positions: those to draw from, int32 [n].
+        batch_size: images per batch.
+        examples: images per epoch, at most n.
+        stream: seed and name of the stream of random numbers.
+        augmentation: changes to the images.
+        first_step, steps: number of the first batch, and how many.
+    """
+    import tensorflow as tf
+
+    in_epoch = steps_per_epoch(examples, batch_size)
+    order_key = _key(*stream, "order")
+    augmentation_key = _key(*stream, "augmentation")
+    gather = split.gather
+    # `stateless_shuffle` sorts by random keys. `index_shuffle` would give single positions without the rest,
+    # but its permutations are poor: of 25,000 images, those of successive epochs correlate by 0.35.
+    with tf.device("CPU:0"):
+        positions = tf.constant(positions)
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        shuffled = tf.random.experimental.stateless_shuffle(positions, [order_key, number])
+        batches = tf.reshape(shuffled[: in_epoch * batch_size], [in_epoch, batch_size])
+        return tf.data.Dataset.from_tensor_slices(batches)
+
+    def batch(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = gather(chosen)
+        return augmentation(images, [augmentation_key, step]), labels
+
+    chosen = (
+        tf.data.Dataset.range(first_step // in_epoch, np.iinfo(np.int64).max)
+        .flat_map(epoch)
+        .skip(first_step % in_epoch)
+    )
+    numbers = tf.data.Dataset.range(first_step, first_step + steps)
+    batches = tf.data.Dataset.zip((numbers, chosen)).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.apply(tf.data.experimental.assert_cardinality(steps))
+
+
+def _stratified(labels: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
+    """Divides images so that each class is divided in the same ratio.
+
+    Images are put in a row by class, at random within it, and every time the running count times the
+    fraction passes a whole number, the image goes to the second part. So each class and the whole are off by
+    less than one.
+
+    Returns:
+        bool [n], true for the second part.
+    """
+    count = len(labels)
+    row = generator.permutation(count)
+    row = row[np.argsort(labels[row], kind="stable")]
+    passed = np.floor(np.arange(count + 1) * fraction + 1e-9)
+    in_second = np.zeros(count, bool)
+    in_second[row] = np.diff(passed) > 0
+    return in_second
+
+
+def _hold_out(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Returns which images become test images, bool [n]; each class keeps at least one training image."""
+    held_out = _stratified(labels, fraction, _generator(seed, "held out"))
+    for label in np.setdiff1d(labels[held_out], labels[~held_out]):
+        held_out[np.flatnonzero(labels == label)[0]] = False
+    return held_out
+
+
+def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation per channel of images in [0, 1].
+
+    They come from counts of the 256 pixel values, and so are exact and the same on every machine.
+    """
+    channels = images.shape[3]
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), 1024):
+        chunk = images[start : start + 1024]
+        for channel in range(channels):
+            counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    share = counts / counts.sum(1, keepdims=True)
+    mean = share @ values
+    deviation = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
+    return tuple(mean.tolist()), tuple(np.maximum(deviation, _MIN_DEVIATION).tolist())
+
+
+def _generator(seed: int, *names: str) -> np.random.Generator:
+    return np.random.default_rng(_sequence(seed, names))
+
+
+def _key(seed: int, *names: str) -> int:
+    """Returns a seed for TensorFlow, a whole number below 2^63."""
+    return int(_sequence(seed, names).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _sequence(seed: int, names: tuple[str, ...]) -> np.random.SeedSequence:
+    """Returns a source of seeds of its own for each purpose."""
+    return np.random.SeedSequence([seed, *"/".join(names).encode()])

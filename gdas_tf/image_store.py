@@ -1,0 +1,180 @@
+"""The images of a source as arrays: in memory or, when they are too many, decoded once into a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from gdas_tf.errors import RunError, UsageError
+from gdas_tf.runs import atomic_path, writing
+from gdas_tf.sources import Part, Source
+
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of images that are kept in memory; more are read from the cache on disk."""
+
+_VERSION = 1  # of the decoding; another number makes older caches invisible
+_MARGIN = 2**28  # bytes that a full cache must leave free on the disk
+
+Arrays = tuple[np.ndarray, np.ndarray]
+"""Images uint8 [n, H, W, C] and labels int32 [n]."""
+
+
+def read_source(
+    source: Source, held_out: np.ndarray | None, cache_dir: str | Path | None = None
+) -> tuple[Arrays, Arrays]:
+    """Reads the training and the test images of a source.
+
+    Args:
+        source: where the images are.
+        held_out: bool, one per training image: which become test images; None if the source has test images.
+        cache_dir: folder of the cache; None for `default_cache_dir()`.
+
+    Returns:
+        Training and test images. The images are a NumPy array, or a read-only `np.memmap` of the cache if
+        they need more than `MEMORY_LIMIT`.
+
+    Raises:
+        UsageError: the images are damaged.
+        RunError: the cache does not fit on the disk, or cannot be written.
+    """
+    if held_out is None:
+        counts = (source.train.count, source.test.count)
+    else:
+        counts = (source.train.count - int(held_out.sum()), int(held_out.sum()))
+    size = sum(counts) * math.prod(source.image_shape)
+    if size > MEMORY_LIMIT:
+        return _from_cache(
+            source, held_out, counts, size, Path(cache_dir or default_cache_dir()).expanduser()
+        )
+    train, test = (_MemorySink(count, source.image_shape) for count in counts)
+    _read(source, held_out, train, test)
+    return train.arrays(), test.arrays()
+
+
+def default_cache_dir() -> Path:
+    """Returns `$XDG_CACHE_HOME/gdas-tf`, by default `~/.cache/gdas-tf`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdas-tf"
+
+
+class _MemorySink:
+    """Collects batches of images in memory."""
+
+    def __init__(self, count: int, image_shape: tuple[int, int, int]) -> None:
+        self.images = np.empty((count, *image_shape), np.uint8)
+        self.labels = np.empty(count, np.int32)
+        self.filled = 0
+
+    def add(self, images: np.ndarray, labels: np.ndarray) -> None:
+        end = self.filled + len(labels)
+        self.images[self.filled : end] = images
+        self.labels[self.filled : end] = labels
+        self.filled = end
+
+    def arrays(self) -> Arrays:
+        return self.images, self.labels
+
+
+class _FileSink:
+    """Appends batches of images to an .npy file.
+
+    The file is written from begin to end, because filling a memory map on a full disk kills the process.
+    """
+
+    def __init__(self, file: BinaryIO, count: int, image_shape: tuple[int, int, int]) -> None:
+        self.file = file
+        self.labels: list[np.ndarray] = []
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
+            "fortran_order": False,
+            "shape": (count, *image_shape),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+
+    def add(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(images).data)
+        self.labels.append(labels)
+
+
+def _read(
+    source: Source,
+    held_out: np.ndarray | None,
+    train: _MemorySink | _FileSink,
+    test: _MemorySink | _FileSink,
+) -> None:
+    """Reads all images once, each to where it belongs, with a progress bar."""
+    total = source.train.count + (source.test.count if source.test else 0)
+    with tqdm(total=total, desc=f"Reading {source.name}", unit=" images", delay=1, disable=None) as bar:
+
+        def batches(part: Part):
+            count = 0
+            for images, labels in part.batches():
+                yield count, images, labels
+                count += len(labels)
+                bar.update(len(labels))
+            if count != part.count:
+                raise UsageError(f"data {source.name}: found {count} images instead of {part.count}")
+
+        for start, images, labels in batches(source.train):
+            if held_out is None:
+                train.add(images, labels)
+            else:
+                out = held_out[start : start + len(labels)]
+                train.add(images[~out], labels[~out])
+                test.add(images[out], labels[out])
+        if source.test:
+            for _, images, labels in batches(source.test):
+                test.add(images, labels)
+
+
+def _from_cache(
+    source: Source, held_out: np.ndarray | None, counts: Sequence[int], size: int, cache: Path
+) -> tuple[Arrays, Arrays]:
+    import filelock
+
+    # Whatever the arrays depend on is part of the key: an older cache is never mistaken for this one.
+    split = hashlib.sha256(held_out).hexdigest() if held_out is not None else None
+    key = json.dumps([_VERSION, source.fingerprint(), source.image_shape, counts, split])
+    folder = cache / f"{source.name.replace('/', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    with writing(folder):
+        cache.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder.with_suffix(".lock")):  # a second process waits and finds it done
+        if not folder.is_dir():
+            for leftover in cache.glob(f".tmp-*-{folder.name}"):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            _write_cache(source, held_out, counts, size, folder)
+    return tuple(
+        (np.load(folder / f"{part}_images.npy", mmap_mode="r"), np.load(folder / f"{part}_labels.npy"))
+        for part in ("train", "test")
+    )
+
+
+def _write_cache(
+    source: Source, held_out: np.ndarray | None, counts: Sequence[int], size: int, folder: Path
+) -> None:
+    free = shutil.disk_usage(folder.parent).free
+    if free < size + _MARGIN:
+        raise RunError(
+            f"data {source.name}: its images take {size / 2**30:.1f} GiB, but {folder.parent} has "
+            f"{free / 2**30:.1f} GiB "
+            "free; choose another folder by --data-cache-dir or smaller images by --data-image-size"
+        )
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        with (
+            open(temporary / "train_images.npy", "wb") as train_file,
+            open(temporary / "test_images.npy", "wb") as test_file,
+        ):
+            train = _FileSink(train_file, counts[0], source.image_shape)
+            test = _FileSink(test_file, counts[1], source.image_shape)
+            _read(source, held_out, train, test)
+        for part, sink in (("train", train), ("test", test)):
+            np.save(temporary / f"{part}_labels.npy", np.concatenate(sink.labels))

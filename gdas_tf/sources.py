@@ -1,0 +1,292 @@
+"""Where images come from: the embedded digits, TFDS, a folder of images, an .npz file.
+
+A source knows its classes, the shape of its images and their number, and reads the images only when asked.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gdas_tf.errors import UsageError
+from gdas_tf.images import fit_array
+
+Batches = Iterator[tuple[np.ndarray, np.ndarray]]
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Part:
+    """The training or the test images of a source, not read yet.
+
+    Args:
+        count: number of images.
+        batches: gives the images in a fixed order, as pairs of uint8 [n, H, W, C] and int32 [n].
+        labels: gives all labels, int32 [count], in the same order.
+    """
+
+    count: int
+    batches: Callable[[], Batches]
+    labels: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled images that are not read yet.
+
+    Args:
+        name: the name to show.
+        class_names: a name per label.
+        image_shape: height, width, channels.
+        train: training images.
+        test: test images; None if the source has none apart.
+        fingerprint: gives a text that changes whenever the images do.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train: Part
+    test: Part | None
+    fingerprint: Callable[[], str]
+
+
+def open_source(
+    name: str, data_dir: str | Path | None, image_size: int | None, image_channels: int | None
+) -> Source:
+    """Finds a source by what the user calls it.
+
+    `digits` is the embedded set; then an existing path is a folder or an .npz file; anything else is a
+    name in TFDS.
+
+    Args:
+        name: `digits`, a folder, an .npz file, or a TFDS name as `cifar10` or `emnist/letters`.
+        data_dir: where TFDS sets are prepared.
+        image_size: height and width in pixels to resize to; None keeps the images' own.
+        image_channels: 1 or 3; None keeps the images' own.
+
+    Raises:
+        UsageError: there is no such source, or it is damaged.
+        RunError: a TFDS set could not be downloaded.
+    """
+    path = Path(name).expanduser()
+    if name == "digits":
+        return digits(image_size, image_channels)
+    if path.is_dir():
+        from gdas_tf.image_folder import image_folder
+
+        return image_folder(path, image_size, image_channels)
+    if path.suffix.lower() == ".npz":
+        return npz(path, image_size, image_channels)
+    if path.exists():
+        raise UsageError(f"data {name}: it is neither a folder of images nor an .npz file")
+    if path.is_absolute() or name.startswith((".", "~")):
+        raise UsageError(f"data {name}: there is no such folder")
+    from gdas_tf.tfds_source import tfds_source
+
+    return tfds_source(name, data_dir, image_size, image_channels)
+
+
+def digits(image_size: int | None, image_channels: int | None) -> Source:
+    """Returns scikit-learn's embedded set: 1,797 handwritten digits of 8 x 8 pixels, grey."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    names = tuple(str(digit) for digit in range(10))
+    return _from_arrays("digits", names, (images, labels), None, image_size, image_channels)
+
+
+def npz(path: Path, image_size: int | None, image_channels: int | None) -> Source:
+    """Returns the images of an .npz file.
+
+    It holds `images` and `labels`, or `x_train`, `y_train` and perhaps `x_test`, `y_test`; and perhaps
+    `class_names`. Images are [n, H, W] or [n, H, W, C], whole numbers 0 … 255 or floats in [0, 1]; labels [n]
+    are whole numbers from 0.
+
+    Raises:
+        UsageError: the file is damaged or holds something else; the line names the array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise UsageError(f"data {path}: there is no such file") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise UsageError(f"data {path}: cannot read it as an .npz file: {_line(error)}") from error
+
+    keys = ("images", "labels") if "images" in arrays else ("x_train", "y_train")
+    if not all(key in arrays for key in keys):
+        found = ", ".join(arrays) or "nothing"
+        raise UsageError(
+            f"data {path}: found {found}; it must hold images and labels, or x_train and y_train"
+        )
+    train = _checked(path, keys, arrays)
+    test = None
+    if "x_test" in arrays or "y_test" in arrays:
+        if "images" in arrays or not ("x_test" in arrays and "y_test" in arrays):
+            raise UsageError(f"data {path}: test images need all of x_train, y_train, x_test and y_test")
+        test = _checked(path, ("x_test", "y_test"), arrays)
+        if test[0].shape[1:] != train[0].shape[1:] and not (image_size and image_channels):
+            raise UsageError(
+                f"data {path}: images in x_train are {by(train[0].shape[1:])}, in x_test "
+                f"{by(test[0].shape[1:])}; "
+                "they must be equal"
+            )
+    names = _class_names(path, arrays.get("class_names"), int(train[1].max()) + 1)
+    for key, labels in ((keys[1], train[1]), ("y_test", test[1] if test else None)):
+        if labels is not None and labels.max() >= len(names):
+            raise UsageError(
+                f"data {path}: {key} has the label {labels.max()}, but there are {len(names)} classes; "
+                "labels must be "
+                f"0 … {len(names) - 1}"
+            )
+    counts = np.bincount(train[1], minlength=len(names))
+    check_classes(f"data {path}", names, counts)
+    return _from_arrays(path.stem, names, train, test, image_size, image_channels)
+
+
+def check_classes(what: str, names: Sequence[str], counts: Sequence[int]) -> None:
+    """Makes sure that there are at least two classes and none is empty.
+
+    Args:
+        what: begin of the error's line.
+        names: a name per class.
+        counts: number of training images per class.
+
+    Raises:
+        UsageError: one class, or a class without training images.
+    """
+    if len(names) < 2:
+        raise UsageError(f"{what}: found one class, {names[0]}; at least two are needed")
+    empty = [name for name, count in zip(names, counts, strict=True) if not count]
+    if empty:
+        raise UsageError(f"{what}: no training image of class {listing(empty)}; every class needs some")
+
+
+def listing(items: Sequence[object], most: int = 3) -> str:
+    """Returns the first few items and how many more there are."""
+    shown = ", ".join(map(str, items[:most]))
+    return f"{shown} and {len(items) - most} more" if len(items) > most else shown
+
+
+def by(shape: Sequence[int]) -> str:
+    """Returns a shape as text: 32x32x3."""
+    return "x".join(map(str, shape))
+
+
+def _from_arrays(
+    name: str,
+    class_names: tuple[str, ...],
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray] | None,
+    image_size: int | None,
+    image_channels: int | None,
+) -> Source:
+    size = (image_size, image_size) if image_size else None
+    channels = image_channels or train[0].shape[3]
+    if channels == 4:
+        channels = 3
+
+    def part(images: np.ndarray, labels: np.ndarray) -> Part:
+        labels = labels.astype(np.int32)
+
+        def batches() -> Batches:
+            for start in range(0, len(labels), _BATCH):
+                chunk = images[start : start + _BATCH]
+                yield (
+                    np.stack([fit_array(image, size, channels) for image in chunk]),
+                    labels[start : start + _BATCH],
+                )
+
+        return Part(len(labels), batches, lambda: labels)
+
+    def fingerprint() -> str:
+        import hashlib
+
+        digest = hashlib.sha256()
+        for array in (*train, *(test or ())):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    height, width = size or train[0].shape[1:3]
+    return Source(
+        name,
+        class_names,
+        (height, width, channels),
+        part(*train),
+        part(*test) if test else None,
+        fingerprint,
+    )
+
+
+def _checked(
+    path: Path, keys: tuple[str, str], arrays: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8 [n, H, W, C] and labels int64 [n] of an .npz file."""
+    images, labels = (arrays[key] for key in keys)
+    where = f"data {path}: {keys[0]}"
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3, 4) or 0 in images.shape:
+        raise UsageError(
+            f"{where} has the shape {by(arrays[keys[0]].shape)}; it must be [n, height, width] or "
+            "[n, height, width, channels] with 1, 3 or 4 channels"
+        )
+    if images.dtype.kind == "f":
+        low, high = float(images.min()), float(images.max())
+        if not (low >= 0 and high <= 1):  # NaN too
+            raise UsageError(f"{where} has values {low:g} … {high:g}; floats must lie in [0, 1]")
+        images = np.round(images * 255).astype(np.uint8)
+    elif images.dtype.kind in "iu":
+        if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 255):
+            raise UsageError(
+                f"{where} has values {images.min()} … {images.max()}; whole numbers must lie in 0 … 255"
+            )
+        images = images.astype(np.uint8, copy=False)
+    else:
+        raise UsageError(f"{where} has the type {images.dtype}; it must be uint8, or floats in [0, 1]")
+
+    where = f"data {path}: {keys[1]}"
+    if labels.shape == (len(labels), 1):
+        labels = labels[:, 0]
+    if labels.shape != (len(images),):
+        raise UsageError(
+            f"{where} has the shape {by(labels.shape) or 'of a single number'}; it must be [{len(images)}], "
+            "one label "
+            f"for each of {keys[0]}"
+        )
+    if labels.dtype.kind not in "iuf" or (
+        labels.dtype.kind == "f" and not (labels == np.floor(labels)).all()
+    ):
+        raise UsageError(
+            f"{where} has the value {labels[_first_odd(labels)]}; labels must be whole numbers from 0"
+        )
+    if labels.min() < 0:
+        raise UsageError(f"{where} has the label {labels.min():g}; labels must be whole numbers from 0")
+    return images, labels.astype(np.int64)
+
+
+def _first_odd(labels: np.ndarray) -> int:
+    """Returns where the first label is that is not a whole number."""
+    return int(np.argmax(labels != np.floor(labels))) if labels.dtype.kind == "f" else 0
+
+
+def _class_names(path: Path, names: np.ndarray | None, classes: int) -> tuple[str, ...]:
+    if names is None:
+        return tuple(str(label) for label in range(classes))
+    if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
+        raise UsageError(
+            f"data {path}: class_names must be a list of different texts, one per class; found the shape "
+            f"{by(names.shape)} and type {names.dtype}"
+        )
+    return tuple(names.tolist())
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
