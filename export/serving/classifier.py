@@ -121,7 +121,7 @@ class Classifier:
         threads = threads or cores()
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
-        settings.log_severity_level = 3
+        settings.log_severity_level = 4  # its errors are raised as well
         # Threads that spin between operations take the cores from the HTTP server.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
