@@ -52,7 +52,8 @@ function showModel() {
     ["File", size(model.file_size)],
     ["Threads", model.threads],
     ["Images classified", model.images.toLocaleString("en")],
-    ["Mean batch", model.mean_batch === null ? null : `${model.mean_batch.toFixed(1)} images in ${(1000 * model.mean_seconds).toFixed(1)} ms`],
+    ["Mean batch", model.mean_batch === null ? null : `${model.mean_batch.toFixed(1)} images`],
+    ["Mean run time", model.mean_batch === null ? null : `${(1000 * model.mean_seconds).toFixed(1)} ms`],
   ];
   element("figures").replaceChildren(...rows.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => {
     const group = document.createElement("div");
