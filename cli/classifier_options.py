@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options; all models of a command share them."""
+    """Adds the options; all models of others in a command share them."""
     group = parser.add_argument_group(
         "models of others",
-        "Files of gdas-tf export need none of these: they hold class names, layout and normalisation.",
+        "For files that don't say all of themselves. Those of gdas-tf export do, and ignore these options.",
     )
     group.add_argument(
         "--class-names", metavar="FILE", help="names of the classes, one a line or a JSON array [0, 1, …]"

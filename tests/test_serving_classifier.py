@@ -81,6 +81,18 @@ def test_normalisation_and_range(tmp_path: Path, images: np.ndarray) -> None:
     np.testing.assert_allclose(signed.encode(images), images * 2 - 1, atol=1e-6)
 
 
+def test_our_own_ignore_the_options(tmp_path: Path) -> None:
+    """So that files of ours and of others can be served together."""
+    options = InputOptions(image_size=(48, 192), class_names=("a", "b"), mean=(0.5,), input_range=None)
+    path = make_model(tmp_path / "a.onnx")
+    with pytest.raises(UsageError, match="--image-size: found 48x192; the file takes 8x8"):
+        Classifier.load(path, options=options)
+    ours = make_model(tmp_path / "ours.onnx", metadata={"producer": "gdas-tf 0.1.0"})
+    classifier = Classifier.load(ours, options=options)
+    assert classifier.class_names == CLASS_NAMES
+    assert classifier.options == InputOptions()
+
+
 def test_open_sizes_need_an_option(tmp_path: Path) -> None:
     path = make_model(tmp_path / "open.onnx", metadata={}, layout="nchw")
     model = onnx.load(path)

@@ -36,6 +36,8 @@ def cores() -> int:
 class InputOptions:
     """What an ONNX file doesn't say of itself; each value stands over the file's own metadata.
 
+    They are for the files of others: one that gdas-tf exported says all of itself, and ignores them.
+
     Args:
         class_names: names of the classes in the order of the output.
         layout: order of the input's axes.
@@ -247,6 +249,8 @@ def _providers() -> list[str]:
 def _describe(session: Any, options: InputOptions) -> dict[str, Any]:
     """Returns what a session, its metadata and the options say of the classifier."""
     metadata = dict(session.get_modelmeta().custom_metadata_map)
+    if metadata.get("producer", "").startswith("gdas-tf"):
+        options = InputOptions()  # such a file says all of itself
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1:
         raise UsageError(f"found {len(inputs)} inputs; an image classifier has one")
@@ -304,7 +308,9 @@ def _image_shape(
         )
     if options.image_size is not None:
         if (height, width) != options.image_size and None not in (height, width):
-            raise UsageError(f"--image-size {options.image_size}: the file takes {height} x {width}")
+            raise UsageError(
+                "--image-size: found {}x{}; the file takes {}x{}".format(*options.image_size, height, width)
+            )
         height, width = options.image_size
     channels = channels or options.image_channels
     if height is None or width is None:
