@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable
@@ -79,7 +80,7 @@ def load_models(
     models = []
     for file in files:
         classifier = Classifier.load(file.path, threads=settings.threads, options=options)
-        inline = classifier.seconds(settings.max_batch_size) < _INLINE_SECONDS
+        inline = classifier.processor_seconds(settings.max_batch_size) < _INLINE_SECONDS
         if inline and not settings.threads:
             # More threads gain nothing on batches that small, and HTTP needs the cores.
             classifier = Classifier.load(file.path, threads=1, options=options)
@@ -200,4 +201,7 @@ def serve(
         timeout_keep_alive=60,
         timeout_graceful_shutdown=max(1, round(settings.deadline)) + 5,
     )
+    # What is there now stays: the garbage collector need not look through it again and again.
+    gc.collect()
+    gc.freeze()
     _Server(config, application, ready).run(sockets=[listener])
