@@ -117,7 +117,6 @@ def _predict(classifier: Classifier, files: Sequence[Path], top_k: int) -> Itera
     import numpy as np
     from tqdm import tqdm
 
-    from gdas_tf.export.serving.classification import best_classes
     from gdas_tf.export.serving.images import ImageError, load_image
 
     progress = tqdm(total=len(files), unit=" pictures", leave=False, disable=None if len(files) > 1 else True)
@@ -137,7 +136,7 @@ def _predict(classifier: Classifier, files: Sequence[Path], top_k: int) -> Itera
             rows = iter(classifier.classify(np.stack(images)) if images else ())
             for prediction in predictions:
                 if prediction.error is None:
-                    prediction.classes = best_classes(next(rows), classifier.class_names, top_k)
+                    prediction.classes = classifier.best_classes(next(rows), top_k)
             yield from predictions
 
 

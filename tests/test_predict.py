@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +132,29 @@ def test_wrong_use(
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+def test_needs_neither_tensorflow_nor_the_server(model: Path, folder: Path) -> None:
+    """An installation without the extra `serve` can predict."""
+    code = (
+        "import sys\n"
+        "for name in ('tensorflow', 'keras', 'orjson', 'uvicorn', 'prometheus_client', 'python_multipart'):\n"
+        "    sys.modules[name] = None\n"
+        "from gdas_tf.cli.main import main\n"
+        f"sys.exit(main(['predict', {str(model)!r}, {str(folder)!r}]))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, len(found.stdout.splitlines())) == (0, 23), found.stderr
+
+
+def test_serving_says_what_it_needs(model: Path) -> None:
+    code = (
+        "import sys; sys.modules['uvicorn'] = None\n"
+        "from gdas_tf.cli.main import main\n"
+        f"sys.exit(main(['serve', {str(model)!r}]))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, "install gdas-tf[serve]" in found.stderr) == (2, True), found.stderr
 
 
 def test_foreign_model(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,24 +54,9 @@ async def classify(model: ServedModel, call: Call, decoders: Executor, max_pixel
         {
             "model": model.name,
             "version": model.version,
-            "classes": best_classes(probabilities, classifier.class_names, top_k),
+            "classes": classifier.best_classes(probabilities, top_k),
         }
     )
-
-
-def best_classes(probabilities: np.ndarray, class_names: tuple[str, ...], top_k: int) -> list[dict[str, Any]]:
-    """Returns the most probable classes, best first, as {"label", "index", "probability"}.
-
-    Args:
-        probabilities: float32 [classes].
-        class_names: their names.
-        top_k: how many.
-    """
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
-    return [
-        {"label": class_names[index], "index": int(index), "probability": float(probabilities[index])}
-        for index in order
-    ]
 
 
 def _top_k(query: dict[str, str], classes: int) -> int:

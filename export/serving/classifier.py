@@ -203,8 +203,25 @@ class Classifier:
         """
         return self.probabilities(self.run(self.encode(images)))
 
+    def best_classes(self, probabilities: np.ndarray, top_k: int) -> list[dict[str, Any]]:
+        """Returns the most probable classes, best first, as {"label", "index", "probability"}.
+
+        Args:
+            probabilities: float32 [classes].
+            top_k: how many.
+        """
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        return [
+            {
+                "label": self.class_names[index],
+                "index": int(index),
+                "probability": float(probabilities[index]),
+            }
+            for index in order
+        ]
+
     def processor_seconds(self, images: int) -> float:
-        """Returns the processor time that a batch takes, the least of five; other programs don't add to it."""
+        """Returns the processor time of a batch, the least of five; other programs don't add to it."""
         batch = self.encode(np.zeros((images, *self.image_shape), np.float32))
         times = []
         for _ in range(5):
