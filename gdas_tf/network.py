@@ -18,83 +18,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import layers
 
 from gdas_tf.errors import UsageError
 from gdas_tf.genotype import Edge, Genotype
 from gdas_tf.macro import CellPlan, stack
+from gdas_tf.training_layers import DropPath, FusedBatchNormalization, TrainingDepthwiseConv2D
 
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
 STEMS = ("auto", "cifar", "imagenet")
 SMALLEST_IMAGE = 8
-
-
-@keras.saving.register_keras_serializable("gdas_tf")
-class DropPath(layers.Layer):
-    """Draws which paths of a network each example leaves out (Larsson et al., FractalNet, 2017).
-
-    One layer draws for all paths of the network at once: it takes the batch of images and returns one factor
-    per path, float [B, 1, 1, 1], which is 0 with probability `rate` and else 1 / (1 - rate); multiplied with
-    it, a path is dropped or kept. Without training all factors are 1. The numbers depend on the seed and the
-    number of the draw alone, both kept in a variable of the layer: a training that is resumed draws the same.
-
-    Args:
-        paths: number of paths.
-        rate: probability of dropping a path; it becomes a variable, which may be assigned during training.
-        seed: integer seed; None draws one.
-    """
-
-    def __init__(self, paths: int, rate: float = 0.0, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.paths = paths
-        self.initial_rate = rate
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        constant = keras.initializers.Constant(self.initial_rate)
-        self.rate = self.add_weight(
-            name="rate", shape=(), initializer=constant, trainable=False, dtype="float32"
-        )
-
-    def call(self, images: Any, training: bool | None = None) -> list[Any]:
-        shape = (self.paths, keras.ops.shape(images)[0], 1, 1, 1)
-        if training:
-            kept = 1.0 - keras.ops.cast(self.rate, "float32")
-            drawn = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-            factors = keras.ops.where(drawn < kept, 1.0 / kept, 0.0)
-        else:
-            factors = keras.ops.ones(shape)
-        return keras.ops.unstack(keras.ops.cast(factors, self.compute_dtype), self.paths)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "paths": self.paths, "rate": self.initial_rate, "seed": self.seed}
-
-
-@keras.saving.register_keras_serializable("gdas_tf")
-class FusedBatchNormalization(layers.BatchNormalization):
-    """Keras' batch norm of NHWC images, with TensorFlow's fused kernel for the training pass.
-
-    Keras composes it of some ten operations, which pass over the activations again and again; the fused
-    kernel takes less than half their time. As in PyTorch, the moving variance is the unbiased estimate's.
-    """
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
-        if not (training and self.trainable):
-            return super().call(inputs, training=training, mask=mask)
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=self.gamma,
-            offset=self.beta,
-            mean=tf.constant([], tf.float32),
-            variance=tf.constant([], tf.float32),
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
-        return y
 
 
 def build_network(
@@ -209,6 +142,7 @@ class _Builder:
         self.seed = seed
         self.initializers = 0
         self.norm_layer = FusedBatchNormalization if training else layers.BatchNormalization
+        self.depthwise_layer = TrainingDepthwiseConv2D if training else layers.DepthwiseConv2D
         self.paths = iter(())  # factors of drop-path, one for each operation that may be dropped
 
     # ---- single layers
@@ -238,7 +172,7 @@ class _Builder:
             # All pixels that a dilated kernel meets at stride 2 have even coordinates: the plain convolution
             # of those is the same, without computing what striding throws away.
             x, stride, dilation = self.subsample(x, f"{name}_even"), 1, 1
-        return layers.DepthwiseConv2D(
+        return self.depthwise_layer(
             size,
             strides=stride,
             dilation_rate=dilation,

@@ -9,13 +9,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gdas_tf.augmentation import Augmentation
+from gdas_tf.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.errors import UsageError
-from gdas_tf.network import DropPath, build_network, copy_weights
+from gdas_tf.network import build_network, copy_weights
 from gdas_tf.optimizers import SGD
 from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path
+from gdas_tf.training_layers import DropPath
 
 if TYPE_CHECKING:
     from gdas_tf.config import Config, RetrainConfig
@@ -128,7 +129,6 @@ def retrain(
     model.compile(_optimizer(settings, learning_rate), jit_compile=settings.jit_compile)
     model.optimizer.build(network.trainable_variables)
 
-    drop_path = _DropPathSchedule(network, settings)
     record = EpochRecord(
         run,
         "retrain",
@@ -136,7 +136,7 @@ def retrain(
         [*network.variables, *model.optimizer.variables],
         values=lambda epoch: {
             "learning_rate": float(learning_rate((epoch - 1) * steps)),
-            "drop_path": drop_path.rate(epoch - 1),
+            "drop_path": drop_path_schedule(settings.drop_path, epoch - 1, settings.epochs),
         },
         advice=f"lower retrain.learning_rate ({settings.learning_rate:g})",
     )
@@ -151,7 +151,8 @@ def retrain(
             epochs=settings.epochs,
             initial_epoch=done,
             steps_per_epoch=steps,
-            callbacks=[drop_path, *callbacks, record],
+            shuffle=False,  # the batches are
+            callbacks=[_DropPathSchedule(network, settings), *callbacks, record],
         )
 
     deployed = build_network(genotype, **options)
@@ -242,13 +243,9 @@ class _DropPathSchedule(keras.callbacks.Callback):
         self.layers = [layer for layer in network.layers if isinstance(layer, DropPath)]
         self.settings = settings
 
-    def rate(self, epoch: int) -> float:
-        """Returns the probability in an epoch (0 is the first), which grows linearly."""
-        return self.settings.drop_path * epoch / self.settings.epochs
-
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         for layer in self.layers:
-            layer.rate.assign(self.rate(epoch))
+            layer.rate.assign(drop_path_schedule(self.settings.drop_path, epoch, self.settings.epochs))
 
 
 def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -12,8 +12,9 @@ import tensorflow as tf
 from gdas_tf import network
 from gdas_tf.errors import UsageError
 from gdas_tf.genotype import GENOTYPES, Genotype
-from gdas_tf.network import DropPath, FusedBatchNormalization, build_network, copy_weights, count_parameters
+from gdas_tf.network import build_network, copy_weights, count_parameters
 from gdas_tf.search_space import OPERATIONS
+from gdas_tf.training_layers import DropPath, FusedBatchNormalization, TrainingDepthwiseConv2D
 
 GOLDEN = Path(__file__).parent / "data" / "operations.npz"
 COUNTS = {  # DESIGN.md, section 1: paper macro, official macro
@@ -251,6 +252,27 @@ def test_fused_batch_norm_is_that_of_keras() -> None:
         np.testing.assert_allclose(norm.moving_variance, 0.9 + 0.1 * variance, rtol=1e-4)
     for fused, composed in zip(*results, strict=True):
         np.testing.assert_allclose(fused, composed, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("size", [(8, 8), (12, 24), (9, 7), (2, 4), (1, 2)])
+def test_training_depthwise_convolution_is_that_of_keras(
+    size: tuple[int, int], kernel: int, dilation: int
+) -> None:
+    x = tf.constant(images((*size, 4), 3) - 0.5)
+    results = []
+    for kind in (TrainingDepthwiseConv2D, keras.layers.DepthwiseConv2D):
+        layer = kind(kernel, dilation_rate=dilation, padding="same", use_bias=False)
+        layer.build(x.shape)
+        layer.kernel.assign(np.random.default_rng(1).standard_normal(layer.kernel.shape))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            total = tf.reduce_sum(y**2)
+        results.append([y, *tape.gradient(total, [x, layer.kernel.value])])
+    for own, keras_own in zip(*results, strict=True):
+        np.testing.assert_allclose(own, keras_own, rtol=1e-4, atol=1e-3)
 
 
 def test_drop_path_drops_whole_examples_and_keeps_the_mean() -> None:
