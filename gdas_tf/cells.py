@@ -220,7 +220,7 @@ class SearchedCell(_Cell):
             elif update == "architecture":
                 y = mixed.for_architecture(x, index, choice.gates[edge], rows[group][row])
             else:
-                y = mixed(x, index, row)
+                y = mixed(x, index=index, edge=row)
             terms[node].append(y)
             if len(terms[node]) == node + 2:
                 states.append(tf.add_n(terms[node]))

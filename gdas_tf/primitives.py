@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from gdas_tf.depthwise import kernel_gradient
+
 EPSILON = 1e-5
 
 
@@ -86,7 +88,11 @@ def _depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int, dilation: int = 1) 
 
 
 def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, dilation: int = 1) -> tf.Tensor:
-    """Depthwise convolution of [B, H, W, C] with a kernel [h, w, C, 1]; stride or dilation, not both."""
+    """Depthwise convolution of [B, H, W, C] with a kernel [h, w, C, 1]; stride or dilation, not both.
+
+    Differentiate it by the two functions below, not by a tape: the gradient that TensorFlow has for oneDNN's
+    dilated kernel ignores the dilation (TensorFlow 2.21).
+    """
     if dilation == 1 or (x.dtype == tf.float32 and _native_dilation()):
         return _depthwise(x, kernel, stride, dilation)
     return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[dilation, dilation])
@@ -113,21 +119,14 @@ def depthwise_kernel_gradient(
     dy: tf.Tensor, x: tf.Tensor, kernel_shape: tuple[int, ...], stride: int = 1, dilation: int = 1
 ) -> tf.Tensor:
     """Gradient of `depthwise` by its kernel, of shape `kernel_shape`."""
-    if dilation > 1:
-        # The pixels that meet under a dilated kernel are those of one phase; with the phases moved into the
-        # batch the convolution is a plain one.
-        reach = dilation * (kernel_shape[0] // 2)
-        height, width = x.shape[1], x.shape[2]
-        pad = [[0, -height % dilation], [0, -width % dilation]]
-        around = [[reach, reach + pad[0][1]], [reach, reach + pad[1][1]]]
-        x = tf.space_to_batch(x, [dilation, dilation], around)
-        dy = tf.space_to_batch(dy, [dilation, dilation], pad)
+    if stride == 1:
+        return kernel_gradient(dy, x, kernel_shape[0], dilation)
     return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
         input=x,
         filter_sizes=list(kernel_shape),
         out_backprop=dy,
         strides=[1, stride, stride, 1],
-        padding="VALID" if dilation > 1 else "SAME",
+        padding="SAME",
     )
 
 

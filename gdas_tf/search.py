@@ -3,6 +3,7 @@ architecture."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -286,6 +287,8 @@ def search(
             epochs=settings.epochs,
             initial_epoch=done,
             steps_per_epoch=steps,
+            shuffle=False,  # the batches are shuffled already
+            verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[_TemperatureSchedule(settings), *callbacks, logits, record],
         )
     return logits.arrays()

@@ -1,0 +1,149 @@
+"""Every candidate operation against the golden values, and its layer against automatic differentiation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gdas_tf import primitives
+from gdas_tf.errors import UsageError
+from gdas_tf.mixed import Segments
+from gdas_tf.operations import CANDIDATES, CandidateOperation, candidate
+from gdas_tf.search_space import OPERATIONS
+
+GOLDEN = np.load(Path(__file__).parent / "data" / "operations.npz")
+CASES = sorted({tuple(key.split("/")[:2]) for key in GOLDEN.files})
+CHANNELS = 8
+
+
+def _golden(case: tuple[str, str]) -> tuple[dict[str, tf.Tensor], list[tf.Tensor], list[np.ndarray]]:
+    prefix = "/".join(case)
+    values = {name: tf.constant(GOLDEN[f"{prefix}/{name}"]) for name in ("x", "y", "dy", "dx")}
+    count = sum(key.startswith(f"{prefix}/w") for key in GOLDEN.files)
+    kernels = [tf.constant(GOLDEN[f"{prefix}/w{i}"]) for i in range(count)]
+    return values, kernels, [GOLDEN[f"{prefix}/dw{i}"] for i in range(count)]
+
+
+def _candidate(name: str):
+    return CANDIDATES["conv_1x1" if name == "relu_conv_bn_1x1" else name]
+
+
+@pytest.mark.parametrize("case", CASES, ids="/".join)
+@pytest.mark.parametrize("update", ["weights", "architecture"])
+def test_golden(case: tuple[str, str], update: str) -> None:
+    values, kernels, dkernels = _golden(case)
+    operation, stride = _candidate(case[0]), int(case[1][-1])
+    assert operation.kernel_shapes(CHANNELS, stride) == [tuple(kernel.shape) for kernel in kernels]
+
+    @tf.function(autograph=False)
+    def run(x, dy):
+        forward = operation.forward(x, kernels, stride, update)
+        return forward, operation.backward(dy, x, kernels, forward.saved, stride, update)
+
+    forward, backward = run(values["x"], values["dy"])
+    np.testing.assert_allclose(forward.output, values["y"], atol=2e-5)
+    np.testing.assert_allclose(backward.input, values["dx"], atol=2e-5)
+    if update == "weights":
+        assert len(backward.kernels) == len(dkernels)
+        for found, expected in zip(backward.kernels, dkernels, strict=True):
+            np.testing.assert_allclose(found, expected, atol=2e-4)
+    else:
+        assert backward.kernels == []
+        np.testing.assert_allclose(backward.gate, tf.reduce_sum(values["y"] * values["dy"]), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_gradients_are_those_of_automatic_differentiation(
+    name: str, stride: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The gradient that TensorFlow registers for oneDNN's dilated kernel ignores the dilation.
+    monkeypatch.setattr(primitives, "_native_dilation", lambda: False)
+    operation = candidate(name)
+    random = tf.random.Generator.from_seed(5)
+    x = random.normal((3, size, size, CHANNELS))
+    kernels = [random.normal(shape) for shape in operation.kernel_shapes(CHANNELS, stride)]
+    with tf.GradientTape() as tape:
+        tape.watch([x, *kernels])
+        forward = operation.forward(x, kernels, stride, "weights")
+    dy = random.normal(forward.output.shape)
+    expected = tape.gradient(forward.output, [x, *kernels], dy, unconnected_gradients="zero")
+    found = operation.backward(dy, x, kernels, forward.saved, stride, "weights")
+    np.testing.assert_allclose(found.input, expected[0], atol=1e-4)
+    for one, other in zip(found.kernels, expected[1:], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3, rtol=1e-4)
+    assert forward.output.shape == (3, -(-size // stride), -(-size // stride), CHANNELS)
+    assert len(forward.statistics) == operation.norms(stride)
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_dilated_depthwise_convolution_is_tensorflows(size: int) -> None:
+    # On this machine oneDNN's kernel may be used; where it is not, the same values come another way.
+    x = tf.random.stateless_normal((2, 9, 8, 16), [1, 2])
+    kernel = tf.random.stateless_normal((size, size, 16, 1), [3, 4])
+    expected = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[2, 2])
+    np.testing.assert_allclose(primitives.depthwise(x, kernel, 1, 2), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 16), (2, 7, 9, 16)])
+def test_subsample(shape: tuple[int, ...]) -> None:
+    x = tf.random.stateless_normal(shape, [1, 2])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        expected = x[:, ::2, ::2]
+    np.testing.assert_array_equal(primitives.subsample(x, 2), expected)
+    dy = tf.random.stateless_normal(expected.shape, [3, 4])
+    gradient = primitives.subsample_gradient(dy, x.shape, 2)
+    np.testing.assert_array_equal(gradient, tape.gradient(expected, x, dy))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_layer_trains_infers_and_serializes(name: str) -> None:
+    layer = CandidateOperation(name, stride=2)
+    x = tf.random.stateless_normal((4, 8, 8, CHANNELS), [1, 2])
+    with tf.GradientTape() as tape:
+        y = layer(x, training=True)
+        loss = tf.reduce_sum(y**2)
+    gradients = tape.gradient(loss, [weight.value for weight in layer.trainable_weights])
+    assert all(gradient is not None for gradient in gradients)
+    assert y.shape == layer.compute_output_shape(x.shape)
+    for mean, variance in layer.statistics:
+        assert float(tf.reduce_max(abs(mean.value))) > 0
+        assert float(tf.reduce_max(abs(variance.value - 1))) > 0
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    copy(x)
+    copy.set_weights(layer.get_weights())
+    np.testing.assert_allclose(copy(x), layer(x), atol=1e-6)
+
+
+def test_moving_statistics_come_to_those_of_the_batch() -> None:
+    layer = CandidateOperation("dil_conv_3x3", momentum=0.5)
+    x = 3 + 2 * tf.random.stateless_normal((16, 8, 8, CHANNELS), [1, 2])
+    for _ in range(30):
+        trained = layer(x, training=True)
+    np.testing.assert_allclose(layer(x), trained, atol=2e-2)
+
+
+def test_unknown_operation_and_stride() -> None:
+    with pytest.raises(UsageError, match="conv_9x9.*known are none"):
+        CandidateOperation("conv_9x9")
+    with pytest.raises(UsageError, match="stride"):
+        CandidateOperation("none", stride=3)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_segments_cut_and_place(stride: int) -> None:
+    segments = Segments(OPERATIONS, CHANNELS, stride)
+    flat = tf.range(segments.weights, dtype=tf.float32) + 1
+    placed = [segments.flat_weights(segments.kernels(flat, i), i) for i in range(len(OPERATIONS))]
+    np.testing.assert_array_equal(tf.add_n(placed), flat)
+    masks = segments.weight_mask().numpy()
+    np.testing.assert_array_equal(masks.sum(0), np.ones(segments.weights))
+    for mask, row in zip(masks, placed, strict=True):
+        np.testing.assert_array_equal(mask, row.numpy() > 0)
+    assert segments.statistic_mask().shape == (len(OPERATIONS), segments.statistics)

@@ -1,0 +1,356 @@
+"""The supernet and the search: counts, alternation, what may move and what must not, resumption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gdas_tf.config import Config
+from gdas_tf.data import DataSet, Split
+from gdas_tf.errors import RunError, UsageError
+from gdas_tf.mixed import MixedOperation
+from gdas_tf.operations import CandidateOperation
+from gdas_tf.optimizers import SGD
+from gdas_tf.runs import Run
+from gdas_tf.sampling import Sample
+from gdas_tf.search import SearchModel, build_search_model, search
+from gdas_tf.search_space import SearchSpace
+from gdas_tf.supernet import Supernet
+
+SPACE = SearchSpace.named("gdas")
+
+
+def _data(examples: int = 48, size: int = 8) -> DataSet:
+    """Images whose brightness is their class, so that there is something to learn."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(examples, dtype=np.int32) % 3
+    images = generator.integers(0, 80, (examples, size, size, 3)) + 80 * labels[:, None, None, None]
+    split = Split(images.astype(np.uint8), labels)
+    return DataSet("brightness", ("dark", "middle", "bright"), split, split, (0.4,) * 3, (0.3,) * 3)
+
+
+def _config(**changes: object) -> Config:
+    values = {
+        "data.name": "digits",
+        "data.padding": 1,
+        "search.epochs": 3,
+        "search.batch_size": 8,
+        "search.channels": 4,
+        "search.cells": 1,
+        "search.nodes": 2,
+        "search.weight_learning_rate": 0.1,
+        "search.architecture_learning_rate": 0.02,
+    }
+    return Config().override({**values, **{key.replace("__", "."): value for key, value in changes.items()}})
+
+
+def _model(space: SearchSpace = SearchSpace(nodes=2), **options: object) -> SearchModel:  # noqa: B008
+    supernet = Supernet(space, classes=3, channels=4, cells=1, **options)
+    model = SearchModel(supernet, seed=1)
+    model.compile(SGD(0.1), keras.optimizers.Adam(0.01))
+    model.build((8, 8, 8, 3))
+    return model
+
+
+def _batch(seed: int) -> tuple[tf.Tensor, tf.Tensor]:
+    x = tf.random.stateless_uniform((8, 8, 8, 3), [seed, 0])
+    return x, tf.random.stateless_uniform((8,), [seed, 1], 0, 3, tf.int32)
+
+
+def _values(variables: list) -> dict[str, np.ndarray]:
+    return {f"{i}:{v.path}": v.numpy().copy() for i, v in enumerate(variables)}
+
+
+def _moved(before: dict[str, np.ndarray], variables: list) -> set[str]:
+    after = _values(variables)
+    return {name for name in before if not np.array_equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [({}, 1_931_130), ({"fixed_reduction": True}, 1_342_074)],
+    ids=["searched", "fixed"],
+)
+def test_supernet_has_the_published_number_of_weights(options: dict, count: int) -> None:
+    supernet = Supernet(SPACE, classes=10, channels=16, cells=2, **options)
+    supernet.build((2, 32, 32, 3))
+    assert supernet.count_trainable() == count
+
+
+@pytest.mark.parametrize("macro", ["paper", "official"])
+def test_macro_decides_the_number_of_cells(macro: str) -> None:
+    supernet = Supernet(SPACE, classes=10, channels=4, cells=3, macro=macro)
+    assert len(supernet.cells) == {"paper": 11, "official": 9}[macro]
+
+
+def test_images_below_8_pixels_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least 8 pixels"):
+        Supernet(SPACE, classes=10, channels=4, cells=1).build((2, 6, 8, 3))
+
+
+@pytest.mark.parametrize("operation", range(len(SPACE.operations)), ids=SPACE.operations)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_mixed_operation_is_the_sampled_candidate(operation: int, stride: int) -> None:
+    mixed = MixedOperation(SPACE.operations, stride, edges=2)
+    mixed.build((4, 8, 8, 8))
+    layer = CandidateOperation(SPACE.operations[operation], stride)
+    layer.build((4, 8, 8, 8))
+    for kernel, value in zip(layer.kernels, mixed.segments.kernels(mixed.kernels[1], operation), strict=True):
+        kernel.assign(value)
+    x, index = tf.random.stateless_normal((4, 8, 8, 8), [1, 2]), tf.constant(operation)
+    gate = tf.constant(1.0)
+
+    @tf.function(autograph=False)
+    def run(x, row, gate):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([x, row, gate])
+            y, _ = mixed.for_weights(x, index, row)
+            z = mixed.for_architecture(x, index, gate, row)
+            y_target, z_target = tf.reduce_sum(y**3), tf.reduce_sum(z**3)
+        return y, z, tape.gradient(y_target, [x, row]), tape.gradient(z_target, [x, gate])
+
+    y, z, (dx, drow), (dx_again, dgate) = run(x, tf.convert_to_tensor(mixed.kernels[1]), gate)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        expected = layer(x, training=True)
+        target = tf.reduce_sum(expected**3)
+    gradients = tape.gradient(
+        target, [x, *[kernel.value for kernel in layer.kernels]], unconnected_gradients="zero"
+    )
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    np.testing.assert_allclose(z, expected, atol=1e-5)
+    np.testing.assert_allclose(dx, gradients[0], atol=2e-4)
+    np.testing.assert_allclose(dx_again, gradients[0], atol=2e-4)
+    np.testing.assert_allclose(drow, mixed.segments.flat_weights(gradients[1:], operation), atol=5e-3)
+    np.testing.assert_allclose(dgate, tf.reduce_sum(3 * expected**3), rtol=1e-4, atol=1e-2)
+    # Inference by the moving statistics of the right row.
+    np.testing.assert_allclose(mixed(x, index=index, edge=1), layer_at_start(layer, x), atol=1e-5)
+
+
+def layer_at_start(layer: CandidateOperation, x: tf.Tensor) -> tf.Tensor:
+    for mean, variance in layer.statistics:
+        mean.assign(tf.zeros_like(mean))
+        variance.assign(tf.ones_like(variance))
+    return layer(x)
+
+
+def test_weight_update_moves_weights_only() -> None:
+    model = _model()
+    before, weights = _values(model.logits), _values(model.supernet.trainable_variables)
+    model.update_weights(*_batch(0))
+    assert not _moved(before, model.logits)
+    assert _moved(weights, model.supernet.trainable_variables)
+
+
+def test_architecture_update_moves_the_architecture_only() -> None:
+    model = _model()
+    before, logits = _values(model.supernet.variables), _values(model.logits)
+    model.update_architecture(*_batch(1))
+    assert not _moved(before, model.supernet.variables)
+    assert len(_moved(logits, model.logits)) == 2
+
+
+def test_what_was_not_sampled_does_not_move() -> None:
+    model = _model()
+    for step in range(3):  # so that there is momentum
+        model.train_step((_batch(step), _batch(step + 10)))
+    velocities = model.optimizer.velocities
+    weights = model.supernet.trainable_variables
+    mixed = [layer for cell in model.supernet.cells for layer in cell.mixed]
+    before = [(layer.kernels.numpy(), layer.statistics.numpy()) for layer in mixed]
+    momenta = [velocities[[w.path for w in weights].index(layer.kernels.path)].numpy() for layer in mixed]
+    normal, reduction = model.sample(0)
+    model.update_weights(*_batch(5))
+    position = 0
+    for cell in model.supernet.cells:
+        index = (reduction if cell.reduction else normal).index.numpy()
+        for layer, (_, edges) in zip(cell.mixed, cell.groups, strict=True):
+            kernels, statistics = before[position]
+            sampled = layer.weight_mask(tf.constant(index[edges])).numpy()
+            velocity = velocities[[w.path for w in weights].index(layer.kernels.path)].numpy()
+            moved = layer.kernels.numpy() != kernels
+            assert not moved[~sampled].any()
+            assert (velocity == momenta[position])[~sampled].all()
+            if sampled.any():
+                assert moved[sampled].any()
+            kept = ~tf.gather(layer.segments.statistic_mask(), index[edges]).numpy()
+            assert (layer.statistics.numpy() == statistics)[kept].all()
+            if not kept.all():
+                assert (layer.statistics.numpy() != statistics)[~kept].any()
+            position += 1
+
+
+def test_whole_supernet_descends_along_its_gradient() -> None:
+    model = _model()
+    x, y = _batch(3)
+    edges = len(model.supernet.space.edges)
+    index = tf.constant([2, 4, 6, 3, 5][:edges])
+    fixed = Sample(index, tf.zeros((edges, 8)), tf.ones(edges))
+    kernels = model.supernet.cells[1].mixed[0].kernels
+
+    @tf.function(autograph=False)
+    def loss_and_gradient():
+        with tf.GradientTape() as tape:
+            logits = model.supernet(x, fixed, fixed, update="weights")
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+        return loss, tape.gradient(loss, kernels.value)
+
+    _, gradient = loss_and_gradient()
+    direction = gradient / tf.norm(gradient)
+    start, step = tf.identity(kernels.value), 2e-3
+    losses = []
+    for sign in (1, -1):
+        kernels.assign(start + sign * step * direction)
+        losses.append(float(loss_and_gradient()[0]))
+    slope = (losses[0] - losses[1]) / (2 * step)
+    assert slope == pytest.approx(float(tf.norm(gradient)), rel=0.05)
+
+
+def test_sgd_is_pytorchs() -> None:
+    """Steps of torch.optim.SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01), worked by hand."""
+    variable = keras.Variable([1.0, -2.0])
+    optimizer = SGD(0.1, momentum=0.9, decay=0.01, clip_norm=None)
+    optimizer.build([variable])
+    weight, velocity = np.array([1.0, -2.0]), np.zeros(2)
+    for gradient in ([0.5, 0.1], [-0.2, 0.3], [0.0, 0.0]):
+        optimizer.apply([tf.constant(gradient)], [variable])
+        g = np.array(gradient) + 0.01 * weight
+        velocity = 0.9 * velocity + g
+        weight = weight - 0.1 * (g + 0.9 * velocity)
+    np.testing.assert_allclose(variable.numpy(), weight, rtol=1e-6)
+
+
+def test_sgd_clips_and_serializes() -> None:
+    variable = keras.Variable([0.0, 0.0])
+    optimizer = SGD.from_config(SGD(1.0, momentum=0.0, decay=0.0, clip_norm=5.0).get_config())
+    optimizer.build([variable])
+    optimizer.apply([tf.constant([30.0, 40.0])], [variable])
+    np.testing.assert_allclose(variable.numpy(), [-3.0, -4.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"search__reduction": "fixed", "search__sampler": "direct", "search__channels": 8},
+        {"search__operations": "gdas-12", "search__macro": "official"},
+        {"search__precision": "mixed_bfloat16"},
+        {"search__precision": "mixed_float16"},
+    ],
+    ids=["gumbel", "fixed-direct", "gdas-12", "bfloat16", "float16"],
+)
+def test_search_learns(tmp_path: Path, changes: dict) -> None:
+    config = _config(search__epochs=6, **changes)
+    run = Run.create(tmp_path / "run", config)
+    logits = search(config, _data(), run)
+    lines = run.metrics("search")
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert lines[0]["temperature"] == pytest.approx(10)
+    assert lines[-1]["temperature"] == pytest.approx(0.1)
+    assert set(logits) == ({"normal"} if "search__reduction" in changes else {"normal", "reduction"})
+    assert logits["normal"].shape == (7, 5, len(config.space.operations))
+    assert not np.array_equal(logits["normal"][0], logits["normal"][-1])
+
+
+def test_branches_compiled_with_xla_give_the_same_step() -> None:
+    losses = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(3)
+        model = _model(SearchSpace.named("gdas-4", nodes=1), jit_compile=jit_compile)
+        step = tf.function(model.train_step, autograph=False)
+        for number in range(2):
+            result = step((_batch(number), _batch(number + 10)))
+        losses.append([float(result["loss"]), float(result["architecture_loss"])])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+class _Dies(keras.callbacks.Callback):
+    def __init__(self, epoch: int, batch: int) -> None:
+        super().__init__()
+        self.at, self.epoch = (epoch, batch), 0
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
+        if (self.epoch, batch) == self.at:
+            raise KeyboardInterrupt
+
+
+def test_resumed_search_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    config, data = _config(), _data()
+    whole, broken = Run.create(tmp_path / "whole", config), Run.create(tmp_path / "broken", config)
+    expected = search(config, data, whole)
+    with pytest.raises(KeyboardInterrupt):
+        search(config, data, broken, callbacks=[_Dies(2, 1)])
+    # As if killed after the metrics of an epoch were written, but before its checkpoint.
+    broken.append_metrics("search", {"epoch": 3, "loss": 9.0})
+    found = search(config, data, broken, resume=True)
+    for kind, values in expected.items():
+        np.testing.assert_array_equal(found[kind], values)
+    weights, resumed = (run.load_checkpoint("search")[0] for run in (whole, broken))
+    assert all(np.array_equal(weights[name], resumed[name]) for name in weights)
+    drop = [{k: v for k, v in line.items() if k != "seconds"} for line in whole.metrics("search")]
+    assert drop == [{k: v for k, v in line.items() if k != "seconds"} for line in broken.metrics("search")]
+
+
+def test_resuming_a_finished_search_changes_nothing(tmp_path: Path) -> None:
+    config = _config(search__epochs=1)
+    run = Run.create(tmp_path / "run", config)
+    first = search(config, _data(), run)
+    again = search(config, _data(), run, resume=True)
+    np.testing.assert_array_equal(first["normal"], again["normal"])
+
+
+def test_damaged_logits_are_named(tmp_path: Path) -> None:
+    config = _config(search__epochs=2)
+    run = Run.create(tmp_path / "run", config)
+    with pytest.raises(KeyboardInterrupt):
+        search(config, _data(), run, callbacks=[_Dies(1, 0)])
+    run.file("search/logits.npz").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="logits.npz are missing or damaged"):
+        search(config, _data(), run, resume=True)
+
+
+def test_divergence_is_reported(tmp_path: Path) -> None:
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+            self.model.supernet.stem.assign(tf.fill(self.model.supernet.stem.shape, float("nan")))
+
+    config = _config()
+    run = Run.create(tmp_path / "run", config)
+    with pytest.raises(RunError, match="diverged.*weight_learning_rate"):
+        search(config, _data(), run, callbacks=[Spoil()])
+
+
+def test_search_model_predicts_by_its_most_probable_cell() -> None:
+    model = build_search_model(_config(), _data())
+    model.compile(SGD(0.1), keras.optimizers.Adam(0.01))
+    model.build((8, 8, 8, 3))
+    outputs = model(_batch(0)[0])
+    assert outputs.shape == (8, 3)
+    assert bool(tf.reduce_all(tf.math.is_finite(outputs)))
+
+
+def test_metrics_are_plain_json(tmp_path: Path) -> None:
+    config = _config(search__epochs=1)
+    run = Run.create(tmp_path / "run", config)
+    search(config, _data(), run)
+    (line,) = run.file("search/metrics.jsonl").read_text().splitlines()
+    assert set(json.loads(line)) == {
+        "epoch",
+        "temperature",
+        "loss",
+        "accuracy",
+        "architecture_loss",
+        "architecture_accuracy",
+        "normal_entropy",
+        "reduction_entropy",
+        "seconds",
+    }
