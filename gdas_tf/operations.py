@@ -119,7 +119,7 @@ class Zero(Candidate):
 
     @staticmethod
     def _zeros(x: tf.Tensor, shape: Shape) -> tf.Tensor:
-        # Were the zero a constant, the whole image would be folded to one, and be held by every edge for ever.
+        # Were the zero a constant, the whole image would be folded to one, and every edge would keep it.
         nought = tf.minimum(tf.abs(x[0, 0, 0, 0]), 0)
         return tf.fill(shape, nought)
 

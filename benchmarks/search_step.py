@@ -1,0 +1,158 @@
+"""The search step against PyTorch's: one weight and one architecture update on the same random images.
+
+Runs the peer (../shared/bench/torch_supernet.py) and gdas-tf in turns, each in its own process, and prints
+seconds a step, peak resident memory, the time to the first finished step, and the ratios.
+
+    python benchmarks/search_step.py --torch-python /path/to/venv-with-torch/bin/python
+    python benchmarks/search_step.py --size 8 --cells 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PEER = Path(__file__).resolve().parents[2] / "shared" / "bench" / "torch_supernet.py"
+
+
+def ours(options: argparse.Namespace) -> None:
+    """Measure gdas-tf in this process and print one JSON line."""
+    import keras
+    import tensorflow as tf
+
+    from gdas_tf.optimizers import SGD
+    from gdas_tf.search import SearchModel
+    from gdas_tf.search_space import SearchSpace
+    from gdas_tf.supernet import Supernet
+
+    begin = time.perf_counter()
+    if options.precision != "float32":
+        keras.config.set_dtype_policy(options.precision)
+    space = SearchSpace.named(options.operations, nodes=options.nodes)
+    supernet = Supernet(space, classes=10, channels=options.channels, cells=options.cells)
+    model = SearchModel(supernet)
+    model.compile(SGD(0.025), keras.optimizers.Adam(3e-4, beta_1=0.5))
+    model.build((options.batch, options.size, options.size, 3))
+    model.temperature.assign(10.0)
+    x = tf.random.normal((options.batch, options.size, options.size, 3))
+    y = tf.random.uniform((options.batch,), 0, 10, tf.int32)
+    step = tf.function(lambda: model.train_step(((x, y), (x, y))), autograph=False)
+    float(step()["loss"])
+    first = time.perf_counter() - begin
+    times = []
+    for number in range(options.warmup + options.steps):
+        start = time.perf_counter()
+        float(step()["loss"])
+        if number >= options.warmup:
+            times.append(time.perf_counter() - start)
+    result = {
+        "framework": f"gdas-tf, tensorflow {tf.__version__}",
+        "weights": supernet.count_trainable(),
+        "first_step_s": round(first, 2),
+        "step_s": {
+            "median": round(statistics.median(times), 4),
+            "min": round(min(times), 4),
+            "max": round(max(times), 4),
+        },
+        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    print(json.dumps(result))
+
+
+def run(command: list[str]) -> dict:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    output = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if output.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{output.stderr[-2000:]}")
+    return json.loads(output.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sizes = {"batch": 64, "channels": 16, "cells": 2, "nodes": 4, "size": 32, "steps": 15, "rounds": 2}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument(
+        "--warmup", type=int, default=12, help="steps before the measured ones, in which branches load"
+    )
+    parser.add_argument("--operations", default="gdas", help="search space (ours only)")
+    parser.add_argument("--precision", default="float32", help="Keras dtype policy (ours only)")
+    parser.add_argument(
+        "--torch-python", default="/work/venv-torch/bin/python", help="a Python with torch 2.13.0"
+    )
+    parser.add_argument("--peer", type=Path, default=PEER, help="the peer's script")
+    parser.add_argument("--no-peer", action="store_true", help="measure gdas-tf alone")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.ours:
+        ours(options)
+        return
+
+    size = [
+        item
+        for name in ("batch", "channels", "cells", "nodes", "size", "steps")
+        for item in (f"--{name}", str(getattr(options, name)))
+    ]
+    extra = ["--operations", options.operations, "--precision", options.precision]
+    sides = {"gdas-tf": [sys.executable, __file__, "--ours", *size, *extra, "--warmup", str(options.warmup)]}
+    if not options.no_peer:
+        if not Path(options.torch_python).exists() or not options.peer.exists():
+            sys.exit(
+                f"the peer needs {options.torch_python} (a venv with torch 2.13.0: --torch-python) and "
+                f"{options.peer} (--peer); --no-peer measures gdas-tf alone"
+            )
+        for layout, flags in (("torch NCHW", []), ("torch channels last", ["--channels-last"])):
+            sides[layout] = [options.torch_python, str(options.peer), *size, *flags]
+    results: dict[str, list[dict]] = {name: [] for name in sides}
+    for _ in range(options.rounds):
+        for name, command in sides.items():
+            results[name].append(run(command))
+            print(f"{name:20} {json.dumps(results[name][-1])}", file=sys.stderr, flush=True)
+
+    summary = {}
+    for name, rows in results.items():
+        summary[name] = {
+            "median_s": statistics.median(row["step_s"]["median"] for row in rows),
+            "min_s": min(row["step_s"]["min"] for row in rows),
+            "max_s": max(row["step_s"]["max"] for row in rows),
+            "peak_rss_mib": max(row["peak_rss_mib"] for row in rows),
+            "first_step_s": min((row["first_step_s"] for row in rows if "first_step_s" in row), default=None),
+        }
+    print(f"{'':20} {'median s':>9} {'min':>8} {'max':>8} {'MiB':>6} {'first s':>8}")
+    for name, row in summary.items():
+        first = f"{row['first_step_s']:8.1f}" if row["first_step_s"] else f"{'-':>8}"
+        print(
+            f"{name:20} {row['median_s']:9.3f} {row['min_s']:8.3f} {row['max_s']:8.3f} "
+            f"{row['peak_rss_mib']:6d} {first}"
+        )
+    peers = [row for name, row in summary.items() if name != "gdas-tf"]
+    if peers:
+        best = min(peers, key=lambda row: row["median_s"])
+        mine = summary["gdas-tf"]
+        ratios = {
+            "step": mine["median_s"] / best["median_s"],
+            "memory": mine["peak_rss_mib"] / best["peak_rss_mib"],
+        }
+        print(
+            f"ratio to the faster layout: step {ratios['step']:.2f}, memory {ratios['memory']:.2f} "
+            f"(1 is equal, less is better)"
+        )
+        summary["ratio"] = ratios
+    if options.json:
+        options.json.write_text(
+            json.dumps({"options": vars(options) | {"json": None}, **summary}, default=str, indent=2)
+        )
+
+
+if __name__ == "__main__":
+    main()
