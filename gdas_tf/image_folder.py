@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from gdas_tf.errors import UsageError
 from gdas_tf.images import SUFFIXES, read_file, read_header
-from gdas_tf.sources import Batches, Part, Source, by, check_classes, listing
+from gdas_tf.sources import Batches, Part, Source, by, listing
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")
@@ -47,6 +47,8 @@ def image_folder(path: Path, image_size: int | None, image_channels: int | None)
     else:
         test_folder = _subfolder(path, TEST)
     class_names = tuple(_subfolders(train_folder))
+    if len(class_names) == 1:
+        raise UsageError(f"folder {train_folder}: found one class, {class_names[0]}; at least two are needed")
     if not class_names:
         raise UsageError(
             f"folder {train_folder}: it has no subfolders; put the images of each class into a subfolder of "
@@ -167,7 +169,7 @@ def _labelled_files(path: Path, class_names: tuple[str, ...]) -> _Labelled:
     """Returns the image files below the classes' folders.
 
     Raises:
-        UsageError: no or one class, a class without images, or a folder that is no class.
+        UsageError: a class without images, or a folder that is no class.
     """
     found = _subfolders(path)
     strange = [name for name in found if name not in class_names]
@@ -177,7 +179,9 @@ def _labelled_files(path: Path, class_names: tuple[str, ...]) -> _Labelled:
             f"{listing(class_names, 10)}"
         )
     files = {name: _image_files(path / name) for name in class_names if name in found}
-    check_classes(f"folder {path}", tuple(files), [len(items) for items in files.values()])
+    empty = [name for name, items in files.items() if not items]
+    if empty:
+        raise UsageError(f"folder {path}: no image of class {listing(empty)}; every class needs some")
     labels = [np.full(len(files.get(name, ())), label) for label, name in enumerate(class_names)]
     return _Labelled(
         [file for items in files.values() for file in items], np.concatenate(labels).astype(np.int32)

@@ -6,6 +6,7 @@ Needs Pillow and NumPy only.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -84,13 +85,13 @@ def read_file(path: str | Path, size: tuple[int, int] | None, channels: int) -> 
         return to_array(image, size, channels)
 
 
-def read_header(path: str | Path) -> tuple[tuple[int, int], bool]:
+def read_header(file: str | Path | BinaryIO) -> tuple[tuple[int, int], bool]:
     """Reads the begin of a picture file only.
 
     Returns:
         (height, width) of the upright picture in pixels, and whether it is grey.
     """
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         try:
             sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
         except Exception:  # damaged EXIF data; the picture itself may be whole

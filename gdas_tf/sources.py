@@ -147,26 +147,12 @@ def npz(path: Path, image_size: int | None, image_channels: int | None) -> Sourc
                 f"0 … {len(names) - 1}"
             )
     counts = np.bincount(train[1], minlength=len(names))
-    check_classes(f"data {path}", names, counts)
-    return _from_arrays(path.stem, names, train, test, image_size, image_channels)
-
-
-def check_classes(what: str, names: Sequence[str], counts: Sequence[int]) -> None:
-    """Makes sure that there are at least two classes and none is empty.
-
-    Args:
-        what: begin of the error's line.
-        names: a name per class.
-        counts: number of training images per class.
-
-    Raises:
-        UsageError: one class, or a class without training images.
-    """
     if len(names) < 2:
-        raise UsageError(f"{what}: found one class, {names[0]}; at least two are needed")
+        raise UsageError(f"data {path}: found one class, {names[0]}; at least two are needed")
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     if empty:
-        raise UsageError(f"{what}: no training image of class {listing(empty)}; every class needs some")
+        raise UsageError(f"data {path}: no training image of class {listing(empty)}; every class needs some")
+    return _from_arrays(path.stem, names, train, test, image_size, image_channels)
 
 
 def listing(items: Sequence[object], most: int = 3) -> str:
@@ -253,7 +239,7 @@ def _checked(
         raise UsageError(f"{where} has the type {images.dtype}; it must be uint8, or floats in [0, 1]")
 
     where = f"data {path}: {keys[1]}"
-    if labels.shape == (len(labels), 1):
+    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras has them
         labels = labels[:, 0]
     if labels.shape != (len(images),):
         raise UsageError(

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import io
 import json
 import logging
 import os
+import re
 import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.images import fit_array
+from gdas_tf.images import read_header, to_array
 from gdas_tf.sources import Batches, Part, Source, by, listing
 
-_BATCH = 1024
-_DECODED_BATCH = 256
-_STORAGE = "storage.googleapis.com"
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\w.*]+)?")  # name/configuration:version
+_BATCH = 256
 
 
 def tfds_source(
@@ -55,11 +60,12 @@ def tfds_source(
             raise UsageError(f"data set {name}: it has one class, {names[0]}; at least two are needed")
         reader = _Reader(name, builder, image, label)
         train, test = _splits(name, builder, reader)
-        found = builder.info.features[image].shape
-        if None in found:
-            found = reader.first(train)[0].shape
-    size = (image_size, image_size) if image_size else tuple(found[:2])
-    channels = image_channels or (1 if found[2] == 1 else 3)
+        height, width, depth = builder.info.features[image].shape
+        if None in (height, width, depth):
+            (height, width), grey, _ = reader.first(train)
+            depth = 1 if grey else 3
+    size = (image_size, image_size) if image_size else (height, width)
+    channels = image_channels or (1 if depth == 1 else 3)
 
     def part(split: str) -> Part:
         return Part(
@@ -79,7 +85,11 @@ def tfds_source(
 
 
 class _Reader:
-    """Reads the splits of a prepared set."""
+    """Reads the splits of a prepared set.
+
+    The files are read and parsed a batch at a time: `as_dataset`, which does it one example after the other,
+    needs two and a half times as long for CIFAR-10, and much longer on a busy machine.
+    """
 
     def __init__(self, name: str, builder: Any, image: str, label: str) -> None:
         self.name = name
@@ -98,70 +108,85 @@ class _Reader:
         """
         import tensorflow as tf
 
-        dataset = self._examples(split)
         wanted = (*size, channels)
+        examples = self._examples(split)
         if tuple(self.builder.info.features[self.image].shape) == wanted:
-            for batch in self._iterate(dataset.batch(_BATCH).prefetch(tf.data.AUTOTUNE)):
-                yield batch[self.image], batch[self.label].astype(np.int32)
+
+            def decode(encoded: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                images = tf.map_fn(
+                    lambda image: tf.ensure_shape(tf.io.decode_image(image, channels), wanted),
+                    encoded,
+                    fn_output_signature=tf.uint8,
+                )
+                return images, labels
+
+            yield from self._iterate(examples.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2))
             return
 
+        count = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            pending: list[tuple[np.ndarray, np.integer]] = []
-
-            def fitted() -> tuple[np.ndarray, np.ndarray]:
-                images = pool.map(lambda pair: fit_array(pair[0], size, channels), pending)
-                return np.stack(list(images)), np.array([label for _, label in pending], np.int32)
-
-            for number, example in enumerate(self._iterate(dataset.prefetch(tf.data.AUTOTUNE)), 1):
-                pixels = example[self.image]
-                if not stretch and pixels.shape[:2] != size:
-                    raise UsageError(
-                        f"data set {self.name}: images of unequal size: the first one has {by(size)} pixels "
-                        "(height x "
-                        f"width), number {number} of {split} has {by(pixels.shape[:2])}; resize all by "
-                        "--data-image-size"
-                    )
-                pending.append((pixels, example[self.label]))
-                if len(pending) == _DECODED_BATCH:
-                    yield fitted()
-                    pending = []
-            if pending:
-                yield fitted()
+            for encoded, labels in self._iterate(examples.prefetch(2)):
+                images = list(
+                    pool.map(lambda data: self._decode(data, size if stretch else None, channels), encoded)
+                )
+                for number, image in enumerate(images, count + 1):
+                    if image.shape != wanted:
+                        raise UsageError(
+                            f"data set {self.name}: images of unequal size: the first one has {by(size)} "
+                            "pixels "
+                            f"(height x width), number {number} of {split} has {by(image.shape[:2])}; "
+                            "resize all "
+                            "by --data-image-size"
+                        )
+                count += len(images)
+                yield np.stack(images), labels
 
     def labels(self, split: str) -> np.ndarray:
         """Returns all labels of a split, int32 [n], without decoding its images."""
-        import tensorflow_datasets as tfds
+        return np.concatenate([labels for _, labels in self._iterate(self._examples(split))])
 
-        with _quiet():
-            dataset = self.builder.as_dataset(
-                split=split, decoders=tfds.decode.PartialDecoding({self.label: True})
-            )
-        batches = self._iterate(dataset.batch(_BATCH))
-        return np.concatenate([batch[self.label] for batch in batches]).astype(np.int32)
+    def first(self, split: str) -> tuple[tuple[int, int], bool, int]:
+        """Returns height and width of the first image of a split, whether it is grey, and its label."""
+        encoded, labels = next(self._iterate(self._examples(split)))
+        with self._damage():
+            size, grey = read_header(io.BytesIO(encoded[0]))
+        return size, grey, int(labels[0])
 
-    def first(self, split: str) -> tuple[np.ndarray, int]:
-        """Returns the first image and label of a split."""
-        example = next(self._iterate(self._examples(f"{split}[:1]")))
-        return example[self.image], int(example[self.label])
-
-    def _examples(self, split: str) -> Any:
-        import tensorflow_datasets as tfds
-
-        with _quiet():
-            return self.builder.as_dataset(
-                split=split, decoders=tfds.decode.PartialDecoding({self.image: True, self.label: True})
-            )
-
-    def _iterate(self, dataset: Any) -> Iterator[Any]:
+    def _examples(self, split: str) -> tf.data.Dataset:
+        """Returns batches of encoded images, string [n], and labels int32 [n]."""
         import tensorflow as tf
 
-        try:
+        features = {
+            self.image: tf.io.FixedLenFeature((), tf.string),
+            self.label: tf.io.FixedLenFeature((), tf.int64),
+        }
+
+        def parse(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            examples = tf.io.parse_example(records, features)
+            return examples[self.image], tf.cast(examples[self.label], tf.int32)
+
+        files = [str(path) for path in self.builder.info.splits[split].filepaths]
+        return tf.data.TFRecordDataset(files).batch(_BATCH).map(parse)
+
+    def _decode(self, data: bytes, size: tuple[int, int] | None, channels: int) -> np.ndarray:
+        with self._damage(), Image.open(io.BytesIO(data)) as image:
+            return to_array(image, size, channels)
+
+    def _iterate(self, dataset: tf.data.Dataset) -> Iterator[Any]:
+        with self._damage():
             yield from dataset.as_numpy_iterator()
-        except tf.errors.OpError as error:
+
+    @contextlib.contextmanager
+    def _damage(self) -> Iterator[None]:
+        """Turns an error of reading or decoding into a `UsageError` that names the folder."""
+        try:
+            yield
+        except (UsageError, GeneratorExit):
+            raise
+        except Exception as error:  # of TensorFlow or Pillow, of many kinds
             raise UsageError(
                 f"data set {self.name}: the files in {self.builder.data_path} are damaged ({_line(error)}); "
-                "remove that folder "
-                "and prepare the set again"
+                "remove that folder and prepare the set again"
             ) from error
 
 
@@ -187,6 +212,8 @@ def _builder(name: str, folder: Path | None) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.read_only_builder import builder_from_files
 
+    if not _NAME.fullmatch(name):
+        raise UsageError(_unknown(name))
     options = {"data_dir": str(folder)} if folder else {}
     try:
         # Files come first: the code of the installed TFDS may want another version than the prepared one.
@@ -204,7 +231,15 @@ def _builder(name: str, folder: Path | None) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         raise UsageError(_unknown(name)) from error
     except Exception as error:  # unknown configuration or version, or a package that the set needs
-        raise UsageError(f"data set {name}: TFDS cannot make it: {_line(error)}") from error
+        base, _, configuration = name.partition(":")[0].partition("/")
+        known = tfds.builder_cls(base).builder_configs
+        if configuration and configuration not in known:
+            raise UsageError(
+                f"data set {base}: found the configuration {configuration!r}; accepted: "
+                f"{listing(list(known), 10) or 'none'}"
+            ) from error
+        reason = re.sub('^Failed to construct dataset .*?}": ', "", _line(error))
+        raise UsageError(f"data set {name}: TFDS cannot make it: {reason}") from error
     _features(name, builder.info)  # before anything is downloaded
     _download(name, builder)
     return builder
@@ -251,6 +286,11 @@ def _features(name: str, info: Any) -> tuple[str, str]:
 
 def _splits(name: str, builder: Any, reader: _Reader) -> tuple[str, str | None]:
     """Returns the names of the training split and of the test split, if there is one with labels."""
+    file_format = builder.info.file_format.value
+    if file_format != "tfrecord":
+        raise UsageError(
+            f"data set {name}: it is prepared as {file_format}; prepare it as tfrecord, TFDS' default"
+        )
     splits = [key for key, split in builder.info.splits.items() if split.num_examples]
     if "train" not in splits and len(splits) != 1:
         raise UsageError(
@@ -259,14 +299,12 @@ def _splits(name: str, builder: Any, reader: _Reader) -> tuple[str, str | None]:
     train = "train" if "train" in splits else splits[0]
     for split in ("test", "validation", "val", "valid"):
         # A set that is a competition hides the labels of its test images, which are then -1.
-        if split in splits and split != train and reader.first(split)[1] >= 0:
+        if split in splits and split != train and reader.first(split)[-1] >= 0:
             return train, split
     return train, None
 
 
 def _download(name: str, builder: Any) -> None:
-    import tensorflow_datasets as tfds
-
     place = f"{builder.data_path.parent}"
     hint = "prepare it on a machine that can, and name its folder by --data-dir"
     unreachable = _unreachable_hosts(builder)
@@ -276,9 +314,7 @@ def _download(name: str, builder: Any) -> None:
             f"{listing(unreachable)}; {hint}"
         )
     try:
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=_resolves(_STORAGE))
-        )
+        builder.download_and_prepare()
     except Exception as error:  # network, checksum, disk, files to fetch by hand: each has its own
         raise RunError(
             f"data set {name}: it is not prepared under {place} and could not be prepared: {_line(error)}; "
@@ -289,8 +325,10 @@ def _download(name: str, builder: Any) -> None:
 def _unreachable_hosts(builder: Any) -> list[str]:
     """Returns the hosts of a set's downloads if none of them is known to the network.
 
-    TFDS would try each for minutes before it gives up.
+    TFDS would try each for minutes before it gives up. Sets whose files are fetched by hand may need none.
     """
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return []
     with contextlib.suppress(Exception):  # a set without a list of its downloads
         hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos}
         hosts.discard(None)
