@@ -92,7 +92,11 @@ class Network(nn.Module):
     def __init__(self, genotype: dict, c: int, n: int, classes: int, auxiliary: bool) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 3 * c, 3, padding=1, bias=False), nn.BatchNorm2d(3 * c))
-        plan = [(c, False)] * n + ([(2 * c, True)] + [(2 * c, False)] * n) + ([(4 * c, True)] + [(4 * c, False)] * n)
+        plan = (
+            [(c, False)] * n
+            + ([(2 * c, True)] + [(2 * c, False)] * n)
+            + ([(4 * c, True)] + [(4 * c, False)] * n)
+        )
         before, last, reduced, cells = 3 * c, 3 * c, False, []
         for width, reduction in plan:
             nodes = genotype["reduction" if reduction else "normal"]
@@ -159,8 +163,15 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "onnx":
-            torch.onnx.export(network.eval(), (images[:1],), request["path"], input_names=["image"],
-                              output_names=["logits"], dynamic_axes={"image": {0: "n"}}, dynamo=False)  # fmt: skip
+            torch.onnx.export(
+                network.eval(),
+                (images[:1],),
+                request["path"],
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_axes={"image": {0: "n"}},
+                dynamo=False,
+            )
             network.train()
         seconds = []
         for _ in range(request.get("count", 0)):
