@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,16 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gdas_tf.errors import UsageError
+from gdas_tf.errors import RunError, UsageError
 from gdas_tf.export import verification
-from gdas_tf.runs import atomic_path, write_json
+from gdas_tf.runs import atomic_path, write_json, writing
 
 if TYPE_CHECKING:
     import keras
     import onnx
 
     from gdas_tf.data import DataSet
+    from gdas_tf.export.quantization import Quantized
     from gdas_tf.genotype import Genotype
+
+
+NOTEWORTHY_LOSS = 0.01
+"""Loss of accuracy, as a fraction, from which on a format is reported with a warning."""
 
 
 def export_model(
@@ -31,6 +38,7 @@ def export_model(
     formats: Sequence[str] = ("saved_model", "onnx"),
     tolerance: float = 1e-4,
     images: int = 1000,
+    calibration_images: int = 500,
     genotype: Genotype | None = None,
 ) -> dict[str, Any]:
     """Writes a network in the formats asked for, and compares each with the Keras model on held-out images.
@@ -44,12 +52,14 @@ def export_model(
         formats: names of `FORMATS`.
         tolerance: largest accepted difference of a probability.
         images: number of test images to verify on, at most.
+        calibration_images: number of training images to measure the ranges of int8 formats on, at most.
         genotype: of the network, for the metadata of the ONNX file.
 
     Returns:
         What `verification.json` holds: the number of images, the tolerance, the accuracy of the Keras model,
-        and for each format its file, size, comparison (see `verification.compare`) and, for ONNX files,
-        operators and operator set. `files` holds the paths by name.
+        and for each format its file, size, comparison (see `verification.compare`), operators and operator
+        set as far as it has them, and a `warning` when it loses more than a point of accuracy. `files` holds
+        the paths by name.
 
     Raises:
         UsageError: an unknown format, or images or classes that are not those of the model.
@@ -71,14 +81,18 @@ def export_model(
         "accuracy": float((reference.argmax(1) == labels).mean()),
         "formats": {},
     }
-    material = _Material(model, data, genotype, report["accuracy"])
     with contextlib.ExitStack() as places:
+        scratch = Path(places.enter_context(tempfile.TemporaryDirectory()))
+        material = _Material(model, data, genotype, report["accuracy"], calibration_images, scratch)
         for name in dict.fromkeys(formats):
             form = FORMATS[name]
             path = places.enter_context(atomic_path(directory / form.file))
             form.write(material, path)
-            entry = {"file": form.file, "bytes": size_of(path), **form.describe(path)}
+            entry = {"file": form.file, "bytes": size_of(path), **form.describe(material, path)}
             entry |= _verify(name, form, path, pixels, labels, reference, tolerance)
+            if entry["accuracy_change"] < -NOTEWORTHY_LOSS:
+                loss = f"loses {-100 * entry['accuracy_change']:.1f} points of accuracy"
+                entry["warning"] = loss + (" with the best calibration" if "calibration" in entry else "")
             report["formats"][name] = entry
         write_json(places.enter_context(atomic_path(directory / "verification.json")), report)
     files = {entry["file"]: str(directory / entry["file"]) for entry in report["formats"].values()}
@@ -114,7 +128,8 @@ def format_verification(report: dict[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
     first = f"Keras: {report['accuracy']:.2%} on {report['images']} held-out images"
-    return "\n".join([first, *(line.rstrip() for line in lines)])
+    warnings = [f"{name}: {item['warning']}" for name, item in report["formats"].items() if "warning" in item]
+    return "\n".join([first, *(line.rstrip() for line in lines), *warnings])
 
 
 def size_of(path: str | Path) -> int:
@@ -133,12 +148,32 @@ class _Material:
     data: DataSet
     genotype: Genotype | None
     accuracy: float
+    calibration_images: int
+    scratch: Path
 
     @cached_property
     def onnx(self) -> onnx.ModelProto:
         from gdas_tf.export.onnx_model import describe, to_onnx
 
         return to_onnx(self.model, describe(self.model, self.data.class_names, self.genotype, self.accuracy))
+
+    @cached_property
+    def saved_model(self) -> Path:
+        from gdas_tf.export.saved_model import save_saved_model
+
+        save_saved_model(self.model, self.scratch / "saved_model")
+        return self.scratch / "saved_model"
+
+    @cached_property
+    def calibration(self) -> np.ndarray:
+        """Training images, float32 [n, H, W, C] in [0, 1]."""
+        return verification.to_floats(verification.held_out(self.data.train, self.calibration_images)[0])
+
+    @cached_property
+    def quantized(self) -> Quantized:
+        from gdas_tf.export.quantization import quantize
+
+        return quantize(self.onnx, self.calibration)
 
 
 @dataclass(frozen=True)
@@ -156,7 +191,7 @@ class Format:
     file: str
     write: Callable[[_Material, Path], None]
     predictors: Callable[[Path], dict[str, verification.Predictor]]
-    describe: Callable[[Path], dict[str, Any]] = lambda path: {}
+    describe: Callable[[_Material, Path], dict[str, Any]] = lambda material, path: {}
     exact: bool = True
 
 
@@ -173,6 +208,8 @@ def _verify(
     comparisons = []
     for signature, predictor in form.predictors(path).items():
         comparison = verification.compare(verification.predict(predictor, pixels), reference, labels)
+        if not np.isfinite(comparison["largest_difference"]):
+            raise RunError(f"export {name}: it gives probabilities that are no numbers; nothing was written")
         if form.exact:
             label = f"{name} ({signature})" if signature else name
             verification.check(label, comparison, tolerance, len(labels))
@@ -191,9 +228,8 @@ def _check_fit(model: keras.Model, data: DataSet) -> None:
 
 
 def _write_saved_model(material: _Material, path: Path) -> None:
-    from gdas_tf.export.saved_model import save_saved_model
-
-    save_saved_model(material.model, path)
+    with writing(path):
+        shutil.copytree(material.saved_model, path)
 
 
 def _write_onnx(material: _Material, path: Path) -> None:
@@ -202,7 +238,38 @@ def _write_onnx(material: _Material, path: Path) -> None:
     save_onnx(material.onnx, path)
 
 
-def _describe_onnx(path: Path) -> dict[str, Any]:
+def _write_onnx_float16(material: _Material, path: Path) -> None:
+    from gdas_tf.export.float16 import to_float16
+    from gdas_tf.export.onnx_model import save_onnx
+
+    save_onnx(to_float16(material.onnx), path)
+
+
+def _write_onnx_int8(material: _Material, path: Path) -> None:
+    from gdas_tf.export.onnx_model import save_onnx
+
+    save_onnx(material.quantized.model, path)
+
+
+def _write_tflite(material: _Material, path: Path) -> None:
+    from gdas_tf.export.lite import save_lite
+
+    save_lite(material.saved_model, path)
+
+
+def _write_tflite_int8(material: _Material, path: Path) -> None:
+    from gdas_tf.export.lite import save_lite
+
+    save_lite(material.saved_model, path, material.calibration)
+
+
+def _write_triton(material: _Material, path: Path) -> None:
+    from gdas_tf.export.triton import save_triton
+
+    save_triton(material.onnx, path, material.data.class_names)
+
+
+def _describe_onnx(material: _Material, path: Path) -> dict[str, Any]:
     import onnx
 
     from gdas_tf.export.onnx_graph import count_operators
@@ -213,12 +280,51 @@ def _describe_onnx(path: Path) -> dict[str, Any]:
     return {"nodes": sum(operators.values()), "operators": operators, "opset": opsets["ai.onnx"]}
 
 
+def _describe_onnx_int8(material: _Material, path: Path) -> dict[str, Any]:
+    quantized = material.quantized
+    calibration = {"method": quantized.method, "images": len(material.calibration)}
+    return _describe_onnx(material, path) | {"calibration": calibration | {"agreement": quantized.agreement}}
+
+
+def _describe_tflite(material: _Material, path: Path) -> dict[str, Any]:
+    from gdas_tf.export.lite import count_lite_operators
+
+    operators = count_lite_operators(path)
+    return {"nodes": sum(operators.values()), "operators": operators}
+
+
 def _onnx_predictors(path: Path) -> dict[str, verification.Predictor]:
     return {"": verification.onnx_predictor(path)}
 
 
+def _tflite_predictors(path: Path) -> dict[str, verification.Predictor]:
+    return {"": verification.lite_predictor(path)}
+
+
 FORMATS: dict[str, Format] = {
     "saved_model": Format("saved_model", _write_saved_model, verification.saved_model_predictors),
+    # The layout that TensorFlow Serving takes as --model_base_path: a folder for each version.
+    "tf_serving": Format(
+        "tf_serving/model",
+        lambda material, path: _write_saved_model(material, path / "1"),
+        lambda path: verification.saved_model_predictors(path / "1"),
+    ),
     "onnx": Format("model.onnx", _write_onnx, _onnx_predictors, _describe_onnx),
+    "onnx_float16": Format(
+        "model_float16.onnx", _write_onnx_float16, _onnx_predictors, _describe_onnx, exact=False
+    ),
+    "onnx_int8": Format(
+        "model_int8.onnx", _write_onnx_int8, _onnx_predictors, _describe_onnx_int8, exact=False
+    ),
+    "tflite": Format("model.tflite", _write_tflite, _tflite_predictors, _describe_tflite),
+    "tflite_int8": Format(
+        "model_int8.tflite", _write_tflite_int8, _tflite_predictors, _describe_tflite, exact=False
+    ),
+    "triton": Format(
+        "triton",
+        _write_triton,
+        lambda path: _onnx_predictors(path / "model" / "1" / "model.onnx"),
+        lambda material, path: _describe_onnx(material, path / "model" / "1" / "model.onnx"),
+    ),
 }
 """The formats that can be exported, by the name they have in `export.formats`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,8 @@ class Graph:
             graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version
         )
         model.metadata_props.extend(self.model.metadata_props)
+        model.producer_name = self.model.producer_name
+        model.producer_version = self.model.producer_version
         return model
 
 
@@ -135,6 +137,7 @@ def clean_up(model: onnx.ModelProto, layers: Collection[str] = ()) -> onnx.Model
         _pad_into_convolution,
         _affine_into_convolution,
         _affine_to_convolution,
+        _relu_before_concatenation,
         _global_average_pool,
         _dense_to_gemm,
     )
@@ -151,6 +154,13 @@ def count_operators(model: onnx.ModelProto) -> dict[str, int]:
     """Returns how many nodes of each operator a model has, most frequent first."""
     counts = collections.Counter(node.op_type for node in model.graph.node)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def set_metadata(model: onnx.ModelProto, values: Mapping[str, str]) -> None:
+    """Sets properties of a model's metadata, and keeps the others."""
+    present = {item.key: item.value for item in model.metadata_props}
+    del model.metadata_props[:]
+    helper.set_model_props(model, present | dict(values))
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
@@ -450,6 +460,24 @@ def _affine_to_convolution(graph: Graph, node: onnx.NodeProto) -> None:
         graph.constant(shift, f"{last.output[0]}_bias"),
     ]
     graph.replace(last, "Conv", [name, *names], kernel_shape=[1, 1], group=len(scale))
+
+
+def _relu_before_concatenation(graph: Graph, node: onnx.NodeProto) -> None:
+    """Concatenation, ReLU: ReLUs, concatenation. They then merge with the convolution or sum before them."""
+    if node.op_type != "Relu":
+        return
+    joint = graph.producer(node.input[0])
+    if joint is None or joint.op_type != "Concat" or not graph.feeds_only(joint.output[0], node):
+        return
+    rectified = []
+    for name in joint.input:
+        same = [item for item in graph.consumers(name) if item.op_type == "Relu"]
+        rectified.append(same[0].output[0] if same else f"{name}_rectified")
+        if not same:
+            graph.insert_before(joint, "Relu", [name], rectified[-1])
+        elif graph.position(same[0]) > graph.position(joint):
+            graph.nodes.insert(graph.position(joint), graph.nodes.pop(graph.position(same[0])))
+    graph.replace(node, "Concat", rectified, **attributes(joint))
 
 
 def _global_average_pool(graph: Graph, node: onnx.NodeProto) -> None:

@@ -68,6 +68,14 @@ def onnx_predictor(path: str | Path) -> Predictor:
     return lambda pixels: session.run(["probabilities"], {"image": to_floats(pixels)})[0]
 
 
+def lite_predictor(path: str | Path) -> Predictor:
+    """Returns the predictor of a LiteRT file."""
+    from gdas_tf.export.lite import lite_runner
+
+    run = lite_runner(path)
+    return lambda pixels: run(image=to_floats(pixels))["probabilities"]
+
+
 def predict(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
     """Returns the probabilities of all images, computed in batches of 64 and a last, smaller one.
 

@@ -193,7 +193,6 @@ class _Reader:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the libraries below TFDS from logging what is no news to the user."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from absl import logging as absl_logging
 
     loggers = (absl_logging.get_absl_logger(), logging.getLogger("urllib3"))

@@ -113,6 +113,8 @@ def test_onnx_gives_the_probabilities_of_keras_and_is_clean(
     np.testing.assert_allclose(run(converted, images), wanted, atol=2e-6)
 
     operators = count_operators(converted)
+    joints = {node.output[0] for node in converted.graph.node if node.op_type == "Concat"}
+    assert not [node for node in converted.graph.node if node.op_type == "Relu" and node.input[0] in joints]
     unwanted = {"BatchNormalization", "Cast", "Pad", "Slice", "Split", "Identity", "MatMul", "ReduceMean"}
     assert not unwanted & set(operators)
     # Channels go first, once, at the input; that is a Reshape for grey images.
