@@ -104,7 +104,7 @@ def benchmark(job: Job) -> dict[str, Any]:
     write_json(run.file("export/benchmark.json"), result)
     picture = run.file("pictures/benchmark.png")
     draw_benchmark(result, picture)
-    return {**result, "files": {**_files(run, "export/benchmark.json"), picture.name: str(picture)}}
+    return {**result, "written": {**_files(run, "export/benchmark.json"), picture.name: str(picture)}}
 
 
 def draw(job: Job) -> dict[str, Any]:
