@@ -446,7 +446,7 @@ def _absorb(graph: Graph, name: str, scale: np.ndarray, shift: np.ndarray) -> No
 def _affine_to_convolution(graph: Graph, node: onnx.NodeProto) -> None:
     """A batch norm that met no convolution, as the one after the last cell: a depthwise 1x1 convolution."""
     affine = _affine(graph, node)
-    if affine is None or graph.producer(affine[0]) is None:
+    if affine is None or not _follows_convolution(graph, affine[0]):
         return
     name, scale, shift = affine
     readers = graph.consumers(node.output[0])
@@ -462,12 +462,20 @@ def _affine_to_convolution(graph: Graph, node: onnx.NodeProto) -> None:
     graph.replace(last, "Conv", [name, *names], kernel_shape=[1, 1], group=len(scale))
 
 
+def _follows_convolution(graph: Graph, name: str) -> bool:
+    """Returns whether a tensor comes of a convolution; what does not, as pixels, may still be NHWC."""
+    node = graph.producer(name)
+    return node is not None and (node.op_type == "Conv" or _follows_convolution(graph, node.input[0]))
+
+
 def _relu_before_concatenation(graph: Graph, node: onnx.NodeProto) -> None:
     """Concatenation, ReLU: ReLUs, concatenation. They then merge with the convolution or sum before them."""
     if node.op_type != "Relu":
         return
     joint = graph.producer(node.input[0])
     if joint is None or joint.op_type != "Concat" or not graph.feeds_only(joint.output[0], node):
+        return
+    if node.output[0] in graph.outputs:
         return
     rectified = []
     for name in joint.input:
@@ -477,7 +485,8 @@ def _relu_before_concatenation(graph: Graph, node: onnx.NodeProto) -> None:
             graph.insert_before(joint, "Relu", [name], rectified[-1])
         elif graph.position(same[0]) > graph.position(joint):
             graph.nodes.insert(graph.position(joint), graph.nodes.pop(graph.position(same[0])))
-    graph.replace(node, "Concat", rectified, **attributes(joint))
+    joint.input[:] = rectified
+    graph.bypass(node, joint.output[0])
 
 
 def _global_average_pool(graph: Graph, node: onnx.NodeProto) -> None:

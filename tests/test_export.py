@@ -113,14 +113,16 @@ def test_onnx_gives_the_probabilities_of_keras_and_is_clean(
     np.testing.assert_allclose(run(converted, images), wanted, atol=2e-6)
 
     operators = count_operators(converted)
-    joints = {node.output[0] for node in converted.graph.node if node.op_type == "Concat"}
-    assert not [node for node in converted.graph.node if node.op_type == "Relu" and node.input[0] in joints]
+    for joint in (node for node in converted.graph.node if node.op_type == "Concat"):
+        # A ReLU of all of it would be a pass over memory; one beside other readers cannot be avoided.
+        readers = {node.op_type for node in converted.graph.node if joint.output[0] in node.input}
+        assert readers != {"Relu"}
     unwanted = {"BatchNormalization", "Cast", "Pad", "Slice", "Split", "Identity", "MatMul", "ReduceMean"}
     assert not unwanted & set(operators)
     # Channels go first, once, at the input; that is a Reshape for grey images.
     assert operators.get("Transpose", 0) + operators.get("Reshape", 0) == 1
-    first = {node.op_type for node in converted.graph.node[:3]}
-    assert first & {"Transpose", "Reshape"}
+    first = [node.op_type for node in converted.graph.node[:4]]
+    assert first[: first.index("Conv")] in (["Sub", "Mul", "Transpose"], ["Sub", "Mul", "Reshape"])
 
 
 def test_onnx_batch_norms_are_folded(model: keras.Model, onnx_model: onnx.ModelProto) -> None:
