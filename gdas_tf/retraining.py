@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,8 @@ import tensorflow as tf
 from gdas_tf.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.errors import UsageError
+from gdas_tf.flat_sgd import FlatSGD
 from gdas_tf.network import build_network, copy_weights
-from gdas_tf.optimizers import SGD
 from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path
 from gdas_tf.training_layers import DropPath
@@ -37,7 +38,7 @@ class RetrainingModel(keras.Model):
 
     Example:
         >>> model = RetrainingModel(build_network(genotype, (32, 32, 3), 10, auxiliary=True))
-        >>> model.compile(SGD(0.025))
+        >>> model.compile(FlatSGD(0.025))
         >>> model.fit(batches, epochs=2)  # doctest: +SKIP
     """
 
@@ -152,6 +153,7 @@ def retrain(
             initial_epoch=done,
             steps_per_epoch=steps,
             shuffle=False,  # the batches are
+            verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[_DropPathSchedule(network, settings), *callbacks, record],
         )
 
@@ -229,7 +231,7 @@ def _learning_rate(
 def _optimizer(
     settings: RetrainConfig, learning_rate: keras.optimizers.schedules.LearningRateSchedule
 ) -> keras.optimizers.Optimizer:
-    optimizer = SGD(learning_rate, settings.momentum, settings.weight_decay, settings.clip_norm)
+    optimizer = FlatSGD(learning_rate, settings.momentum, settings.weight_decay, settings.clip_norm)
     if settings.precision == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
