@@ -7,7 +7,7 @@ import contextlib
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,17 +28,28 @@ class Job:
     Args:
         run: the run directory.
         resume: go on with a search or retraining that was stopped.
+        data: the data set, if it is loaded already.
+        arguments: the command line, to be recorded.
     """
 
-    def __init__(self, run: Run, resume: bool = False, data: DataSet | None = None) -> None:
+    def __init__(
+        self, run: Run, resume: bool = False, data: DataSet | None = None, arguments: Sequence[str] = ()
+    ) -> None:
         self.run = run
         self.resume = resume
+        self.arguments = list(arguments)
         if data is not None:
             self.data = data
 
     @property
     def config(self) -> Config:
         return self.run.config
+
+    def record(self) -> None:
+        """Records the command line, once; stages call it when they are sure that they may write."""
+        if self.arguments:
+            self.run.record_command(self.arguments)
+            self.arguments = []
 
     @cached_property
     def data(self) -> DataSet:
@@ -118,11 +129,10 @@ def open_job(args: argparse.Namespace, directory: str | Path) -> Iterator[Job]:
 
 
 def _begin(args: argparse.Namespace, run: Run, data: DataSet | None = None) -> Job:
-    run.record_command(args.arguments)
     resume = getattr(args, "resume", None)
     again = ["gdas-tf", args.command, str(run.path)] + (["--resume"] if resume is not None else [])
     args.go_on_with = shlex.join(again)
-    return Job(run, bool(resume), data)
+    return Job(run, bool(resume), data, args.arguments)
 
 
 def _default_directory(args: argparse.Namespace) -> Path:

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 def search(job: Job) -> dict[str, Any]:
     """Trains the supernet and its logits."""
     run, config = job.run, job.config.search
+    _check_begun(job, "search")
+    job.record()
     if run.finished("search"):
         say("the search has finished all its epochs already")
     else:
-        _check_begun(job, "search")
         from gdas_tf.search import search as search_cell
 
         search_cell(job.config, job.data, run, resume=job.resume)
@@ -52,6 +53,7 @@ def derive(job: Job) -> dict[str, Any]:
         raise UsageError(f"run directory {run.path}: it has no logits; run gdas-tf search {run.path} first")
     genotype = derive_genotype(logits, job.config)
     set_genotype(run, genotype)
+    job.record()
     return {"genotype": genotype.to_text(), "files": _files(run, "genotype.json")}
 
 
@@ -59,10 +61,11 @@ def retrain(job: Job) -> dict[str, Any]:
     """Trains the derived network from scratch."""
     run = job.run
     genotype = read_genotype(run)
+    _check_begun(job, "retrain")
+    job.record()
     if run.finished("retrain"):
         say("the retraining has finished all its epochs already")
     else:
-        _check_begun(job, "retrain")
         from gdas_tf.retraining import retrain as retrain_network
 
         retrain_network(job.config, job.data, genotype, run, resume=job.resume)
@@ -79,6 +82,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     """Measures the retrained network on the test images."""
     model = load_model(model_file(job.run))
     result = evaluate_model(model, job.data, job.config)
+    job.record()
     write_json(job.run.file("evaluation.json"), result)
     return {**result, "files": _files(job.run, "evaluation.json")}
 
@@ -87,6 +91,7 @@ def export(job: Job) -> dict[str, Any]:
     """Writes the exports of the retrained network, and verifies them on test images."""
     run = job.run
     model = load_model(model_file(run))
+    job.record()
     return export_model(model, job.data, run.path / "export", job.config, read_genotype(run))
 
 
@@ -101,6 +106,7 @@ def benchmark(job: Job) -> dict[str, Any]:
             f"run directory {run.path}: it has no ONNX file; run gdas-tf export {run.path} first"
         )
     result = measure(files, job.config)
+    job.record()
     write_json(run.file("export/benchmark.json"), result)
     picture = run.file("pictures/benchmark.png")
     draw_benchmark(result, picture)

@@ -247,6 +247,10 @@ class Run:
         for stage in _STAGE_SECTIONS:
             if self.begun(stage):
                 self._check_same(stage, self._depends_on(stage), self._depends_on(stage, config))
+        if self.begun("retrain"):
+            # The genotype that was trained stands; other ranks would not be its.
+            old, new = ({"derive": values.to_dict()["derive"]} for values in (self.config, config))
+            self._check_same("retrain", old, new)
         atomic_write(self.file("config.yaml"), config.to_yaml())
         self.config = config
 
