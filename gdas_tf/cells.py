@@ -6,6 +6,7 @@ for, and None in inference. Statistics of batch norms move in the update of the 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -268,7 +269,7 @@ class FixedReductionCell(_Cell):
     batch norm. The output is the concatenation of the four. Its batch norms have scale and offset.
 
     Args:
-        filters: Channels of each branch; more than 8 must be a multiple of 8.
+        filters: Channels of each branch.
         reduce_first: The first input is twice as large as the second.
 
     Input: two tensors [B, H, W, C]. Output: [B, H / 2, W / 2, 4 * filters].
@@ -325,5 +326,5 @@ class FixedReductionCell(_Cell):
 
 
 def frc_groups(filters: int) -> int:
-    """Groups of the fixed reduction cell's convolutions: 8, as published, or one per channel below that."""
-    return min(8, filters)
+    """Groups of the fixed reduction cell's convolutions: 8, as published, or the most that divide."""
+    return math.gcd(8, filters)

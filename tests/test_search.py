@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gdas_tf.cells import FixedReductionCell
 from gdas_tf.config import Config
 from gdas_tf.data import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
@@ -86,6 +87,14 @@ def test_supernet_has_the_published_number_of_weights(options: dict, count: int)
 def test_macro_decides_the_number_of_cells(macro: str) -> None:
     supernet = Supernet(SPACE, classes=10, channels=4, cells=3, macro=macro)
     assert len(supernet.cells) == {"paper": 11, "official": 9}[macro]
+
+
+@pytest.mark.parametrize("filters", [4, 10, 12, 16])
+def test_fixed_reduction_cell_of_any_width(filters: int) -> None:
+    cell = FixedReductionCell(filters)
+    cell.build(((2, 8, 8, 6), (2, 8, 8, 6)))
+    x = tf.random.stateless_normal((2, 8, 8, 6), [1, 2])
+    assert cell((x, x), update="weights").shape == (2, 4, 4, 4 * filters)
 
 
 def test_images_below_8_pixels_are_refused() -> None:
