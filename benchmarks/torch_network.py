@@ -11,6 +11,7 @@ Usage (in an environment with torch):  python torch_network.py '{"genotype": {â€
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import resource
@@ -125,6 +126,36 @@ class Network(nn.Module):
         return (logits, auxiliary) if self.training and self.auxiliary_at >= 0 else logits
 
 
+def export(network: Network, image: torch.Tensor, path: str, dynamo: bool) -> dict[str, str]:
+    """Writes an ONNX file of any batch size, with the older exporter or the newer one."""
+    names = {"input_names": ["image"], "output_names": ["logits"]}
+    network.eval()
+    try:
+        if dynamo:
+            # With a batch of one the exporter would take the batch size for a constant.
+            shapes = {"x": {0: torch.export.Dim("n")}, "rate": None}
+            images = image.repeat(2, 1, 1, 1)
+            with contextlib.redirect_stdout(sys.stderr):
+                torch.onnx.export(
+                    network,
+                    (images, 0.0),
+                    path,
+                    dynamo=True,
+                    dynamic_shapes=shapes,
+                    external_data=False,
+                    **names,
+                )
+        else:
+            torch.onnx.export(
+                network, (image,), path, dynamo=False, dynamic_axes={"image": {0: "n"}}, **names
+            )
+    except ImportError as error:
+        return {"error": str(error)}
+    finally:
+        network.train()
+    return {"path": path}
+
+
 def main() -> None:
     options = json.loads(sys.argv[1])
     torch.set_num_threads(options["threads"])
@@ -163,16 +194,8 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "onnx":
-            torch.onnx.export(
-                network.eval(),
-                (images[:1],),
-                request["path"],
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_axes={"image": {0: "n"}},
-                dynamo=False,
-            )
-            network.train()
+            print(json.dumps(export(network, images[:1], request["path"], request["dynamo"])), flush=True)
+            continue
         seconds = []
         for _ in range(request.get("count", 0)):
             network.train(request["do"] == "step")
