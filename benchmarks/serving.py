@@ -3,7 +3,7 @@
     python benchmarks/serving.py runs/digits-quick/export/model.onnx
     python benchmarks/serving.py digits.onnx cifar.onnx --rounds 5 --json serving.json
 
-What is measured, in turns, `--rounds` times, each for `--seconds`; the tables have the medians of the rounds:
+What is measured, in turns, `--rounds` times, each for `--seconds`:
 
 - onnxruntime, batch 1 / batch B: `session.run` in this process, the server idle; as many threads as there
   are cores. The p50 of batch 1 is the *bare p50*.
@@ -241,7 +241,7 @@ def bare(session: Any, images: np.ndarray, seconds: float) -> Load:
 
 
 def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dict[str, Any]:
-    """Returns the medians of all measurements of a model, and the ratios."""
+    """Returns what the rounds gave for a model, and the ratios."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -268,17 +268,18 @@ def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dic
             ):
                 found.setdefault(name, []).append(load)
     rows = {
-        name: {key: statistics.median(asdict(load)[key] for load in loads) for key in asdict(loads[0])}
+        name: {key: spread([getattr(load, key) for load in loads]) for key in asdict(loads[0])}
         for name, loads in found.items()
     }
 
-    def ratio(above: str, below: str, key: str, key_below: str | None = None) -> list[float]:
-        """Returns median, smallest and largest of the rounds' ratios."""
-        values = [
-            getattr(first, key) / getattr(second, key_below or key)
-            for first, second in zip(found[above], found[below], strict=True)
-        ]
-        return [statistics.median(values), min(values), max(values)]
+    def ratio(above: str, below: str, key: str, key_below: str | None = None) -> dict[str, float]:
+        """Returns the spread of the rounds' ratios."""
+        return spread(
+            [
+                getattr(first, key) / getattr(second, key_below or key)
+                for first, second in zip(found[above], found[below], strict=True)
+            ]
+        )
 
     many = f"concurrency {CONCURRENCY}"
     ratios = {
@@ -295,22 +296,30 @@ def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dic
     return {"model": model.name, "rounds": rounds, "seconds": seconds, "rows": rows, "ratios": ratios}
 
 
+def spread(values: list[float]) -> dict[str, float]:
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
 def report(result: dict[str, Any]) -> str:
     """Returns a measurement as tables."""
+
+    def three(values: dict[str, float], digits: int) -> str:
+        return " / ".join(f"{values[key]:.{digits}f}" for key in ("min", "median", "max"))
+
     lines = [
-        f"{result['model']}: medians of {result['rounds']} rounds of {result['seconds']:g} s",
-        f"{'':<34}{'images/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'batch':>7}{'server us':>11}"
+        f"{result['model']}: {result['rounds']} rounds of {result['seconds']:g} s, min / median / max",
+        f"{'':<34}{'images/s':>22}{'p50 ms':>22}{'p95 ms':>9}{'p99 ms':>9}{'batch':>7}{'server us':>11}"
         f"{'client us':>11}",
     ]
     for name, row in result["rows"].items():
-        cpu = f"{row['server_us']:>11.0f}{row['client_us']:>11.0f}" if row["server_us"] else ""
+        medians = {key: values["median"] for key, values in row.items()}
+        cpu = f"{medians['server_us']:>11.0f}{medians['client_us']:>11.0f}" if medians["server_us"] else ""
         lines.append(
-            f"{name:<34}{row['per_second']:>9.0f}{row['p50']:>9.2f}{row['p95']:>9.2f}{row['p99']:>9.2f}"
-            f"{row['batch']:>7.1f}{cpu}"
+            f"{name:<34}{three(row['per_second'], 0):>22}{three(row['p50'], 2):>22}{medians['p95']:>9.2f}"
+            f"{medians['p99']:>9.2f}{medians['batch']:>7.1f}{cpu}"
         )
     lines.append("")
-    for name, (median, low, high) in result["ratios"].items():
-        lines.append(f"{name:<64}{median:>7.2f}  ({low:.2f} to {high:.2f})")
+    lines += [f"{name:<64}{three(values, 2):>22}" for name, values in result["ratios"].items()]
     return "\n".join(lines)
 
 
@@ -322,7 +331,9 @@ def main() -> None:
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL.onnx")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, at most 20 [3]")
     parser.add_argument("--seconds", type=float, default=3.0, help="of a measurement, at most 30 [3]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures here")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", default=Path("serving.json"), help="file to write [serving.json]"
+    )
     parser.add_argument("--serve-options", default="", help="options for gdas-tf serve, in one word")
     args = parser.parse_args()
     results = []
@@ -330,8 +341,7 @@ def main() -> None:
         seconds = min(args.seconds, MAX_SECONDS)
         results.append(measure(model, min(args.rounds, 20), seconds, args.serve_options.split()))
         print(report(results[-1]), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=2) + "\n")
+    args.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
