@@ -247,3 +247,15 @@ print(sorted({{"tensorflow", "keras", "onnx", "tensorflow_datasets", "sklearn"}}
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_command_needs_no_tensorflow(tmp_path: Path) -> None:
+    path = classifier_file(tmp_path / "m.onnx")
+    program = f"""
+import sys
+from gdas_tf.cli.main import main
+code = main(["benchmark", {str(path)!r}, "--benchmark-seconds", "0.01", "--benchmark-batch-sizes", "1"])
+print(code, sorted({{"tensorflow", "keras", "onnx", "tensorflow_datasets", "sklearn"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
