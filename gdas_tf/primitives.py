@@ -77,6 +77,24 @@ def _native_dilation() -> bool:
         return bool(tf.reduce_all(tf.abs(native - expected) < 1e-3))
 
 
+def _useless_taps(size: int, image_shape: tf.TensorShape, dilation: int) -> int:
+    """How many rows and columns at each side of a kernel never meet a pixel of so small an image.
+
+    At stride 1 a tap further from the middle than the image is long only ever meets padding. On images of a
+    few pixels leaving such taps out is not only exact: oneDNN has no fast kernel for padding beyond the
+    image, and takes a hundred times as long.
+    """
+    reach = (max(image_shape[1:3]) - 1) // dilation
+    return max(0, size // 2 - reach)
+
+
+def _inner(kernel: tf.Tensor, useless: int) -> tf.Tensor:
+    if not useless:
+        return kernel
+    size = kernel.shape[0] - 2 * useless
+    return tf.slice(kernel, [useless, useless, 0, 0], [size, size, -1, -1])
+
+
 def _depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int, dilation: int = 1) -> tf.Tensor:
     return tf.raw_ops.DepthwiseConv2dNative(
         input=x,
@@ -93,6 +111,10 @@ def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, dilation: int = 
     Differentiate it by the two functions below, not by a tape: the gradient that TensorFlow has for oneDNN's
     dilated kernel ignores the dilation (TensorFlow 2.21).
     """
+    if stride == 1:
+        kernel = _inner(kernel, _useless_taps(kernel.shape[0], x.shape, dilation))
+        if kernel.shape[0] == 1:
+            return x * kernel[0, 0, :, 0]
     if dilation == 1 or (x.dtype == tf.float32 and _native_dilation()):
         return _depthwise(x, kernel, stride, dilation)
     return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[dilation, dilation])
@@ -102,7 +124,9 @@ def depthwise_input_gradient(
     dy: tf.Tensor, kernel: tf.Tensor, input_shape: tf.TensorShape, stride: int = 1, dilation: int = 1
 ) -> tf.Tensor:
     """Gradient of `depthwise` by its input, of shape `input_shape`."""
-    if dilation > 1:
+    if stride == 1:
+        kernel = _inner(kernel, _useless_taps(kernel.shape[0], input_shape, dilation))
+    if dilation > 1 or kernel.shape[0] == 1:
         # At stride 1 with an odd kernel the gradient is the convolution with the kernel turned by 180
         # degrees. (oneDNN's own input gradient ignores the dilation without saying so.)
         return depthwise(dy, tf.reverse(kernel, [0, 1]), 1, dilation)
@@ -120,7 +144,13 @@ def depthwise_kernel_gradient(
 ) -> tf.Tensor:
     """Gradient of `depthwise` by its kernel, of shape `kernel_shape`."""
     if stride == 1:
-        return kernel_gradient(dy, x, kernel_shape[0], dilation)
+        useless = _useless_taps(kernel_shape[0], x.shape, dilation)
+        size = kernel_shape[0] - 2 * useless
+        if size == 1:
+            inner = tf.reduce_sum(dy * x, [0, 1, 2])[None, None, :, None]
+        else:
+            inner = kernel_gradient(dy, x, size, dilation)
+        return tf.pad(inner, [[useless, useless], [useless, useless], [0, 0], [0, 0]]) if useless else inner
     return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
         input=x,
         filter_sizes=list(kernel_shape),

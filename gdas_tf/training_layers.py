@@ -9,8 +9,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from gdas_tf.depthwise import kernel_gradient
-from gdas_tf.primitives import depthwise
+from gdas_tf.primitives import depthwise, depthwise_kernel_gradient
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
@@ -102,7 +101,7 @@ def _depthwise(x: tf.Tensor, kernel: tf.Tensor, dilation: int) -> tf.Tensor:
             # At stride 1 with an odd kernel the input's gradient is the convolution with the kernel turned by
             # 180 degrees.
             dx = depthwise(dy, tf.reverse(kernel, [0, 1]), 1, dilation)
-            return dx, kernel_gradient(dy, x, kernel.shape[0], dilation)
+            return dx, depthwise_kernel_gradient(dy, x, tuple(kernel.shape), 1, dilation)
 
         return depthwise(x, kernel, 1, dilation), gradient
 

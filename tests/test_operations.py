@@ -90,6 +90,26 @@ def test_dilated_depthwise_convolution_is_tensorflows(size: int) -> None:
     np.testing.assert_allclose(primitives.depthwise(x, kernel, 1, 2), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("shape", [(3, 1, 1, 16), (3, 2, 2, 16), (3, 4, 4, 8), (3, 3, 5, 8), (3, 8, 8, 16)])
+def test_depthwise_convolution_of_images_smaller_than_its_kernel(
+    shape: tuple[int, ...], dilation: int, size: int
+) -> None:
+    x = tf.random.stateless_normal(shape, [1, 2])
+    kernel = tf.random.stateless_normal((size, size, shape[-1], 1), [3, 4])
+    dy = tf.random.stateless_normal(shape, [5, 6])
+    with tf.GradientTape() as tape:
+        tape.watch([x, kernel])
+        y = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[dilation, dilation])
+    dx, dkernel = tape.gradient(y, [x, kernel], dy)
+    np.testing.assert_allclose(primitives.depthwise(x, kernel, 1, dilation), y, atol=1e-4)
+    found = primitives.depthwise_input_gradient(dy, kernel, x.shape, 1, dilation)
+    np.testing.assert_allclose(found, dx, atol=1e-4)
+    found = primitives.depthwise_kernel_gradient(dy, x, tuple(kernel.shape), 1, dilation)
+    np.testing.assert_allclose(found, dkernel, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(2, 8, 8, 16), (2, 7, 9, 16)])
 def test_subsample(shape: tuple[int, ...]) -> None:
     x = tf.random.stateless_normal(shape, [1, 2])
