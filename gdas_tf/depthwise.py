@@ -11,8 +11,8 @@ def kernel_gradient(dy: tf.Tensor, x: tf.Tensor, size: int, dilation: int = 1) -
     oneDNN is fast for kernels of any height, but of a width of 3 at most: a 5x5 one takes 6 times as long as
     5x3. Wider kernels, and dilated ones, are made of such: in x seen as [B, H, W / f, f * C], which costs
     nothing, neighbouring columns are f apart in x, so that one call gives three columns of the kernel's
-    gradient, at -f, 0 and f. Dilated rows are every dilation-th of a higher kernel. As kernels that are higher
-    than the image are slow again, such an image is made as high as they are by rows of zeros.
+    gradient, at -f, 0 and f. Dilated rows are every dilation-th of a higher kernel. As kernels that are
+    higher than the image are slow again, such an image is made as high as they are by rows of zeros.
 
     Args:
         dy: gradient of the output, [B, H, W, C].

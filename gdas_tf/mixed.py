@@ -2,20 +2,16 @@
 
 How it runs, and why:
 - The choice is one `Case` operation whose branches are the candidates, so that the step stays one compiled
-  graph
-  and what is not sampled costs nothing, however many candidates there are.
+  graph and what is not sampled costs nothing, however many candidates there are.
 - Branches are traced once for each shape of edge and shared by all edges of that shape.
 - A branch only calls its candidate, as a function of its own that is not inlined. TensorFlow optimizes the
-  graph of
-  a called function (oneDNN kernels, fusions) but not that of a branch: a depthwise convolution directly in a
-  branch takes 6 times as long (docs/performance.md).
-- The gradient is written out. The forward branch returns what the backward branch needs, and there is a pair
-  of
-  branches for each of the two updates: that of the architecture computes no gradients of kernels, that of the
+  graph of a called function (oneDNN kernels, fusions) but not that of a branch: a depthwise convolution
+  directly in a branch takes 6 times as long (docs/performance.md).
+- The gradient is written out. A backward branch computes what it needs again from the edge's input, and there
+  is one for each of the two updates: that of the architecture computes no gradients of kernels, that of the
   weights none of gates.
 - The weights of a candidate are a segment of one flat vector, the row of its edge: a few variables a cell
-  instead
-  of a thousand in the network.
+  instead of a thousand in the network.
 """
 
 from __future__ import annotations
@@ -29,7 +25,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gdas_tf.operations import CANDIDATES, FanInUniform, Saved, Shape, Statistics, Update, candidate
+from gdas_tf.operations import CANDIDATES, FanInUniform, Shape, Statistics, Update, candidate
 
 
 class Segments:
@@ -55,7 +51,8 @@ class Segments:
         """Cut the kernels of one candidate out of the edge's vector [weights]."""
         shapes = self.shapes[operation]
         start, end = self.weight_bounds[operation]
-        parts = tf.split(flat[start:end], [math.prod(shape) for shape in shapes]) if shapes else []
+        sizes = [math.prod(shape) for shape in shapes]
+        parts = tf.split(flat, [start, *sizes, self.weights - end])[1:-1] if shapes else []
         return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def flat_weights(self, kernels: Sequence[tf.Tensor], operation: int) -> tf.Tensor:
@@ -141,134 +138,73 @@ class EdgeShape:
         return [tf.cast(kernel, self.dtype) for kernel in self.segments.kernels(flat, operation)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Branches:
-    """The branches of a Case, all of the same signature.
-
-    `images` and `moments` say how many tensors of each kind a forward branch returns for the backward pass:
-    as many as the candidate that saves the most, the places that another leaves being filled with empty
-    tensors.
-    """
-
-    functions: list[Any]
-    images: int
-    moments: int
+MOMENTS = 3
+"""Tensors that a forward branch returns for the backward branch: empty ones for a candidate without batch
+norm, as all branches of a Case must be of one signature."""
 
 
 @functools.cache
-def forward_branches(edge: EdgeShape, update: Update) -> Branches:
-    """Branches (x, weights) -> (y, statistics of the batch, *images, *moments), for the given update."""
-    calls = _forward_calls(edge, update)
-    images = max(len(call.structured_outputs[2]) for call in calls)
-    moments = max(len(call.structured_outputs[3]) for call in calls)
+def forward_branches(edge: EdgeShape) -> list[Any]:
+    """Branches (x, weights) -> (y, statistics of the batch, *moments)."""
 
-    def branch(call: Any) -> Callable[..., Any]:
-        def run(x: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
-            y, statistics, saved_images, saved_moments = call(x, weights)
-            return [
-                y,
-                statistics,
-                *_filled(saved_images, images, edge.dtype),
-                *_filled(saved_moments, moments, "float32"),
-            ]
+    def branch(operation: int, name: str) -> Any:
+        def run(x: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            result = candidate(name).forward(x, edge.kernels(weights, operation), edge.stride)
+            moments = result.moments or (tf.zeros([0]),) * MOMENTS
+            return (result.output, edge.segments.flat_statistics(result.statistics, operation), *moments)
 
-        return run
+        return _branch(run, [edge.x, edge.weights], edge.jit_compile)
 
-    functions = [_trace(branch(call), [edge.x, edge.weights]) for call in calls]
-    return Branches(functions, images, moments)
+    return [branch(i, name) for i, name in enumerate(edge.operations)]
 
 
 @functools.cache
-def _forward_calls(edge: EdgeShape, update: Update) -> list[Any]:
-    def call(operation: int, name: str) -> Callable[..., Any]:
-        def run(x: tf.Tensor, weights: tf.Tensor) -> Any:
+def backward_branches(edge: EdgeShape, update: Update) -> list[Any]:
+    """Branches (dy, x, weights, *moments) -> (dx, dweights), for the architecture (dx, dgate)."""
+
+    def branch(operation: int, name: str) -> Any:
+        def run(dy: tf.Tensor, x: tf.Tensor, weights: tf.Tensor, *moments: tf.Tensor) -> Any:
             kernels = edge.kernels(weights, operation)
-            result = candidate(name).forward(x, kernels, edge.stride, update)
-            # Only the update of the weights moves the statistics: one pass a step is what they are meant for.
-            statistics = tf.zeros([0])
-            if update == "weights":
-                statistics = edge.segments.flat_statistics(result.statistics, operation)
-            return result.output, statistics, list(result.saved.images), list(result.saved.moments)
-
-        return run
-
-    return [
-        _trace(call(i, name), [edge.x, edge.weights], call=True, jit_compile=edge.jit_compile)
-        for i, name in enumerate(edge.operations)
-    ]
-
-
-@functools.cache
-def backward_branches(edge: EdgeShape, update: Update) -> Branches:
-    """Branches (dy, x, weights, *images, *moments) -> (dx, dweights), for the architecture (dx, dgate)."""
-    forward = forward_branches(edge, update)
-
-    def branch(operation: int, name: str) -> Callable[..., Any]:
-        saved = _forward_calls(edge, update)[operation].structured_outputs[2:]
-        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (*saved[0], *saved[1])]
-
-        def run(dy: tf.Tensor, x: tf.Tensor, weights: tf.Tensor, *saved_flat: tf.Tensor) -> Any:
-            images, moments = saved_flat[: len(saved[0])], saved_flat[len(saved[0]) :]
-            result = candidate(name).backward(
-                dy,
-                x,
-                edge.kernels(weights, operation),
-                Saved(list(images), list(moments)),
-                edge.stride,
-                update,
-            )
+            result = candidate(name).backward(dy, x, kernels, moments, edge.stride, update)
             if update == "weights":
                 return result.input, edge.segments.flat_weights(result.kernels, operation)
             return result.input, result.gate
 
-        inputs = [edge.y, edge.x, edge.weights]
-        call = _trace(run, [*inputs, *specs], call=True, jit_compile=edge.jit_compile)
+        inputs = [edge.y, edge.x, edge.weights, *[tf.TensorSpec(None)] * MOMENTS]
+        return _branch(run, inputs, edge.jit_compile)
 
-        def select(dy: tf.Tensor, x: tf.Tensor, weights: tf.Tensor, *padded: tf.Tensor) -> Any:
-            images, moments = padded[: len(saved[0])], padded[forward.images :][: len(saved[1])]
-            for tensor, spec in zip((*images, *moments), specs, strict=True):
-                tensor.set_shape(spec.shape)
-            return call(dy, x, weights, *images, *moments)
-
-        padded = [tf.TensorSpec(None, edge.dtype)] * forward.images + [tf.TensorSpec(None)] * forward.moments
-        return _trace(select, [*inputs, *padded])
-
-    functions = [branch(i, name) for i, name in enumerate(edge.operations)]
-    return Branches(functions, forward.images, forward.moments)
+    return [branch(i, name) for i, name in enumerate(edge.operations)]
 
 
 @functools.cache
 def inference_branches(edge: EdgeShape) -> list[Any]:
     """Branches (x, weights, moving statistics) -> y."""
-    inputs = [edge.x, edge.weights, tf.TensorSpec([edge.segments.statistics])]
 
     def branch(operation: int, name: str) -> Any:
         def run(x: tf.Tensor, weights: tf.Tensor, statistics: tf.Tensor) -> tf.Tensor:
             moving = edge.segments.moving(statistics, operation)
             return candidate(name).inference(x, edge.kernels(weights, operation), moving, edge.stride)
 
-        call = _trace(run, inputs, call=True, jit_compile=edge.jit_compile)
-        return _trace(lambda *arguments: call(*arguments), inputs)
+        inputs = [edge.x, edge.weights, tf.TensorSpec([edge.segments.statistics])]
+        return _branch(run, inputs, edge.jit_compile)
 
     return [branch(i, name) for i, name in enumerate(edge.operations)]
 
 
-def _trace(
-    function: Callable[..., Any], inputs: list[tf.TensorSpec], call: bool = False, jit_compile: bool = False
-) -> Any:
-    """Trace a branch, or with `call` what a branch calls, which is then never inlined into it."""
-    options: dict[str, Any] = {"autograph": False}
-    if call:
-        options["experimental_attributes"] = {"_noinline": True}
-        options["jit_compile"] = jit_compile or None
+def _branch(function: Callable[..., Any], inputs: list[tf.TensorSpec], jit_compile: bool) -> Any:
+    """Trace a function of its own, which is not inlined, and the branch that only calls it."""
     # The functions are global: they must not belong to whatever graph happens to be traced when they are
     # first used.
     with tf.init_scope():
-        return tf.function(function, **options).get_concrete_function(*inputs)
-
-
-def _filled(tensors: Sequence[tf.Tensor], places: int, dtype: str) -> list[tf.Tensor]:
-    return [*tensors, *(tf.zeros([0], dtype) for _ in range(places - len(tensors)))]
+        call = tf.function(
+            function,
+            autograph=False,
+            jit_compile=jit_compile or None,
+            experimental_attributes={"_noinline": True},
+        ).get_concrete_function(*inputs)
+        return tf.function(lambda *arguments: call(*arguments), autograph=False).get_concrete_function(
+            *inputs
+        )
 
 
 def _case(
@@ -364,20 +300,20 @@ class MixedOperation(keras.layers.Layer):
             The output, and the batch's statistics [S] for `update_statistics`.
         """
         edge = self._edge(inputs)
-        forward, backward = forward_branches(edge, "weights"), backward_branches(edge, "weights")
+        forward, backward = forward_branches(edge), backward_branches(edge, "weights")
 
         @tf.custom_gradient
         def apply(x: tf.Tensor, kernels: tf.Tensor) -> Any:
-            y, statistics, *saved = _case(index, [x, kernels], _types(edge, forward), forward.functions)
+            y, statistics, *moments = _case(index, [x, kernels], _types(edge), forward)
             y.set_shape(edge.output_shape)
             statistics.set_shape([edge.segments.statistics])
 
             def gradient(dy: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 dx, dkernels = _case(
                     index,
-                    [dy, x, kernels, *saved],
+                    [dy, x, kernels, *moments],
                     [dy.dtype, tf.float32],
-                    backward.functions,
+                    backward,
                 )
                 dx.set_shape(edge.shape)
                 dkernels.set_shape(kernels.shape)
@@ -392,19 +328,19 @@ class MixedOperation(keras.layers.Layer):
     ) -> tf.Tensor:
         """Training pass whose gradient goes to the gate, a float32 scalar of value one (`Sample.gate`)."""
         edge = self._edge(inputs)
-        forward, backward = forward_branches(edge, "architecture"), backward_branches(edge, "architecture")
+        forward, backward = forward_branches(edge), backward_branches(edge, "architecture")
 
         @tf.custom_gradient
         def apply(x: tf.Tensor, gate: tf.Tensor) -> Any:
-            y, _, *saved = _case(index, [x, kernels], _types(edge, forward), forward.functions)
+            y, _, *moments = _case(index, [x, kernels], _types(edge), forward)
             y.set_shape(edge.output_shape)
 
             def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 dx, dgate = _case(
                     index,
-                    [dy, x, kernels, *saved],
+                    [dy, x, kernels, *moments],
                     [dy.dtype, tf.float32],
-                    backward.functions,
+                    backward,
                 )
                 dx.set_shape(edge.shape)
                 dgate.set_shape([])
@@ -444,5 +380,5 @@ class MixedOperation(keras.layers.Layer):
         }
 
 
-def _types(edge: EdgeShape, forward: Branches) -> list[Any]:
-    return [edge.dtype, tf.float32, *[edge.dtype] * forward.images, *[tf.float32] * forward.moments]
+def _types(edge: EdgeShape) -> list[Any]:
+    return [edge.dtype, tf.float32, *[tf.float32] * MOMENTS]

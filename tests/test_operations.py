@@ -41,8 +41,8 @@ def test_golden(case: tuple[str, str], update: str) -> None:
 
     @tf.function(autograph=False)
     def run(x, dy):
-        forward = operation.forward(x, kernels, stride, update)
-        return forward, operation.backward(dy, x, kernels, forward.saved, stride, update)
+        forward = operation.forward(x, kernels, stride)
+        return forward, operation.backward(dy, x, kernels, forward.moments, stride, update)
 
     forward, backward = run(values["x"], values["dy"])
     np.testing.assert_allclose(forward.output, values["y"], atol=2e-5)
@@ -70,10 +70,10 @@ def test_gradients_are_those_of_automatic_differentiation(
     kernels = [random.normal(shape) for shape in operation.kernel_shapes(CHANNELS, stride)]
     with tf.GradientTape() as tape:
         tape.watch([x, *kernels])
-        forward = operation.forward(x, kernels, stride, "weights")
+        forward = operation.forward(x, kernels, stride)
     dy = random.normal(forward.output.shape)
     expected = tape.gradient(forward.output, [x, *kernels], dy, unconnected_gradients="zero")
-    found = operation.backward(dy, x, kernels, forward.saved, stride, "weights")
+    found = operation.backward(dy, x, kernels, forward.moments, stride, "weights")
     np.testing.assert_allclose(found.input, expected[0], atol=1e-4)
     for one, other in zip(found.kernels, expected[1:], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3, rtol=1e-4)
