@@ -20,11 +20,11 @@ from gdas_tf.search_space import SearchSpace
 
 
 class Choice(NamedTuple):
-    """A sample taken apart into scalars, once a pass for all cells of a kind: see `Sample`."""
+    """A sample, its indices taken apart into scalars once a pass for all cells of a kind: see `Sample`."""
 
     index: tf.Tensor
     indices: list[tf.Tensor]
-    gates: list[tf.Tensor]
+    gate: tf.Tensor
 
     @classmethod
     def of(cls, sample: Sample) -> Choice:
@@ -32,7 +32,7 @@ class Choice(NamedTuple):
         # backward pass: on a GPU their gradients are gathered there, and come back as one tensor.
         with tf.device("CPU:0"):
             indices = tf.unstack(sample.index)
-        return cls(sample.index, indices, tf.unstack(sample.gate))
+        return cls(sample.index, indices, sample.gate)
 
 
 class SupernetLayer(keras.layers.Layer):
@@ -96,14 +96,14 @@ class BatchNorm(SupernetLayer):
 
 @keras.saving.register_keras_serializable("gdas_tf")
 class Preprocess(SupernetLayer):
-    """What a cell does to each of its inputs: ReLU, 1x1 convolution to its own number of channels, batch
-    norm.
+    """What a cell does to each of its inputs: 1x1 convolution to its own number of channels, batch norm.
+
+    The ReLU before the convolution is the supernet's, which does it once for both cells that read an input.
 
     Args:
         filters: Channels of the cell.
         reduce: Take the place of the 1x1 convolution by a factorized reduction, which halves height and
-            width, for an
-            input that comes from before a reduction cell.
+            width, for an input that comes from before a reduction cell.
 
     Input: [B, H, W, C]. Output: [B, H, W, filters], or half of H and W.
     """
@@ -124,10 +124,9 @@ class Preprocess(SupernetLayer):
         self.norm.build((*input_shape[:-1], self.filters))
 
     def call(self, inputs: tf.Tensor, update: Update | None = None) -> tf.Tensor:
-        x = relu(inputs)
-        kernels = [tf.cast(kernel.value, x.dtype) for kernel in self.kernels]
-        x = convolution(x, factorize(kernels), 2) if self.reduce else convolution(x, kernels[0])
-        return self.norm(x, update=update)
+        kernels = [tf.cast(kernel.value, inputs.dtype) for kernel in self.kernels]
+        kernel = factorize(kernels) if self.reduce else kernels[0]
+        return self.norm(convolution(inputs, kernel, 2 if self.reduce else 1), update=update)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape
@@ -158,6 +157,15 @@ class _Cell(SupernetLayer):
         return {**super().get_config(), "filters": self.filters, "reduce_first": self.reduce_first}
 
 
+class _Edge(NamedTuple):
+    """An edge of a searched cell: its number, its input, and the mixed operation and row that it is."""
+
+    number: int
+    source: int
+    group: int
+    row: int
+
+
 @keras.saving.register_keras_serializable("gdas_tf")
 class SearchedCell(_Cell):
     """A cell whose every edge is a mixed operation.
@@ -171,8 +179,10 @@ class SearchedCell(_Cell):
         reduction: A reduction cell: the edges from the inputs have stride 2.
         reduce_first: The first input is twice as large as the second (a reduction cell came between).
 
-    Input: two tensors [B, H, W, C], the first perhaps twice as high and wide. Output: [B, H, W, nodes *
-    filters], or half of H and W.
+    Its gradient is written out, as that of its edges is: it keeps the nodes and nothing else.
+
+    Input: two tensors [B, H, W, C], each after its ReLU, the first perhaps twice as high and wide.
+    Output: [B, H, W, nodes * filters], or half of H and W.
     """
 
     def __init__(
@@ -198,6 +208,14 @@ class SearchedCell(_Cell):
             )
             for stride, edges in self.groups
         ]
+        places = {
+            edge: (group, row)
+            for group, (_, edges) in enumerate(self.groups)
+            for row, edge in enumerate(edges)
+        }
+        self.nodes: list[list[_Edge]] = [[] for _ in range(space.nodes)]
+        for edge, (node, source) in enumerate(space.edges):
+            self.nodes[node].append(_Edge(edge, source, *places[edge]))
 
     def build(self, input_shape: tuple[Shape, Shape]) -> None:
         super().build(input_shape)
@@ -208,27 +226,68 @@ class SearchedCell(_Cell):
         self, inputs: tuple[tf.Tensor, tf.Tensor], choice: Choice, update: Update | None = None
     ) -> tf.Tensor:
         states = [preprocess(x, update=update) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
-        place = {edge: (i, row) for i, (_, edges) in enumerate(self.groups) for row, edge in enumerate(edges)}
-        rows = [tf.unstack(mixed.kernels.value) for mixed in self.mixed] if update else []
-        statistics: list[list[tf.Tensor]] = [[] for _ in self.mixed]
-        terms: list[list[tf.Tensor]] = [[] for _ in range(self.space.nodes)]
-        for edge, (node, source) in enumerate(self.space.edges):
-            group, row = place[edge]
-            mixed, x, index = self.mixed[group], states[source], choice.indices[edge]
-            if update == "weights":
-                y, batch = mixed.for_weights(x, index, rows[group][row])
-                statistics[group].append(batch)
-            elif update == "architecture":
-                y = mixed.for_architecture(x, index, choice.gates[edge], rows[group][row])
-            else:
-                y = mixed(x, index=index, edge=row)
-            terms[node].append(y)
-            if len(terms[node]) == node + 2:
-                states.append(tf.add_n(terms[node]))
+        if update is None:
+            return self._infer(states, choice)
+        output, statistics = self._train(*states, choice, update)
         if update == "weights":
             for mixed, batches, (_, edges) in zip(self.mixed, statistics, self.groups, strict=True):
                 mixed.update_statistics(tf.stack(batches), tf.gather(choice.index, edges))
+        return output
+
+    def _infer(self, states: list[tf.Tensor], choice: Choice) -> tf.Tensor:
+        for edges in self.nodes:
+            terms = [
+                self.mixed[edge.group](states[edge.source], index=choice.indices[edge.number], edge=edge.row)
+                for edge in edges
+            ]
+            states.append(tf.add_n(terms))
         return tf.concat(states[2:], -1)
+
+    def _train(
+        self, x0: tf.Tensor, x1: tf.Tensor, choice: Choice, update: Update
+    ) -> tuple[tf.Tensor, list[list[tf.Tensor]]]:
+        """The output, and the statistics of every edge's batch by group; x0 and x1 are preprocessed."""
+        statistics: list[list[tf.Tensor]] = [[] for _ in self.mixed]
+        kernels = [tf.convert_to_tensor(mixed.kernels.value) for mixed in self.mixed]
+        rows = [tf.unstack(values) for values in kernels]
+
+        # The last arguments are there to receive their gradients: the kernels of each group, or the gates.
+        @tf.custom_gradient
+        def nodes(x0: tf.Tensor, x1: tf.Tensor, *_: tf.Tensor) -> Any:
+            states, moments = [x0, x1], {}
+            for edges in self.nodes:
+                terms = []
+                for edge in edges:
+                    mixed, index = self.mixed[edge.group], choice.indices[edge.number]
+                    y, batch, moments[edge] = mixed.forward(
+                        states[edge.source], index, rows[edge.group][edge.row]
+                    )
+                    terms.append(y)
+                    statistics[edge.group].append(batch)
+                states.append(tf.add_n(terms))
+
+            def gradient(doutput: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                terms = [[], [], *([dnode] for dnode in tf.split(doutput, self.space.nodes, -1))]
+                dparameters: dict[int, tf.Tensor] = {}
+                for node, edges in reversed(list(enumerate(self.nodes))):
+                    dnode = tf.add_n(terms[2 + node])
+                    for edge in edges:
+                        dx, dparameters[edge.number] = self.mixed[edge.group].backward(
+                            dnode,
+                            states[edge.source],
+                            choice.indices[edge.number],
+                            rows[edge.group][edge.row],
+                            moments[edge],
+                            update,
+                        )
+                        terms[edge.source].append(dx)
+                stacks = [edges for _, edges in self.groups] if update == "weights" else [sorted(dparameters)]
+                gradients = [tf.stack([dparameters[edge] for edge in edges]) for edges in stacks]
+                return (tf.add_n(terms[0]), tf.add_n(terms[1]), *gradients)
+
+            return tf.concat(states[2:], -1), gradient
+
+        return nodes(x0, x1, *(kernels if update == "weights" else [choice.gate])), statistics
 
     def weight_masks(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Which weights of the edges were sampled, by the path of the variable; index: int32 [edges]."""
@@ -272,7 +331,7 @@ class FixedReductionCell(_Cell):
         filters: Channels of each branch.
         reduce_first: The first input is twice as large as the second.
 
-    Input: two tensors [B, H, W, C]. Output: [B, H / 2, W / 2, 4 * filters].
+    Input: two tensors [B, H, W, C], each after its ReLU. Output: [B, H / 2, W / 2, 4 * filters].
     """
 
     def __init__(

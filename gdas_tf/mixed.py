@@ -286,69 +286,43 @@ class MixedOperation(keras.layers.Layer):
         y.set_shape(self._edge(inputs).output_shape)
         return y
 
-    def for_weights(
-        self, inputs: tf.Tensor, index: tf.Tensor, kernels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Training pass whose gradient goes to the kernels.
+    def forward(
+        self, x: tf.Tensor, index: tf.Tensor, kernels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Training pass through one edge; the cell differentiates it by `backward`.
 
         Args:
-            inputs: [B, H, W, C].
+            x: [B, H, W, C].
             index: int32 scalar, the operation sampled.
             kernels: [P], the edge's row of `self.kernels`.
 
         Returns:
-            The output, and the batch's statistics [S] for `update_statistics`.
+            The output, the batch's statistics [S] for `update_statistics`, and the moments for `backward`.
         """
-        edge = self._edge(inputs)
-        forward, backward = forward_branches(edge), backward_branches(edge, "weights")
+        edge = self._edge(x)
+        types = [edge.dtype, tf.float32, *[tf.float32] * MOMENTS]
+        y, statistics, *moments = _case(index, [x, kernels], types, forward_branches(edge))
+        y.set_shape(edge.output_shape)
+        statistics.set_shape([edge.segments.statistics])
+        return y, statistics, moments
 
-        @tf.custom_gradient
-        def apply(x: tf.Tensor, kernels: tf.Tensor) -> Any:
-            y, statistics, *moments = _case(index, [x, kernels], _types(edge), forward)
-            y.set_shape(edge.output_shape)
-            statistics.set_shape([edge.segments.statistics])
-
-            def gradient(dy: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                dx, dkernels = _case(
-                    index,
-                    [dy, x, kernels, *moments],
-                    [dy.dtype, tf.float32],
-                    backward,
-                )
-                dx.set_shape(edge.shape)
-                dkernels.set_shape(kernels.shape)
-                return dx, dkernels
-
-            return (y, statistics), gradient
-
-        return apply(inputs, kernels)
-
-    def for_architecture(
-        self, inputs: tf.Tensor, index: tf.Tensor, gate: tf.Tensor, kernels: tf.Tensor
-    ) -> tf.Tensor:
-        """Training pass whose gradient goes to the gate, a float32 scalar of value one (`Sample.gate`)."""
-        edge = self._edge(inputs)
-        forward, backward = forward_branches(edge), backward_branches(edge, "architecture")
-
-        @tf.custom_gradient
-        def apply(x: tf.Tensor, gate: tf.Tensor) -> Any:
-            y, _, *moments = _case(index, [x, kernels], _types(edge), forward)
-            y.set_shape(edge.output_shape)
-
-            def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                dx, dgate = _case(
-                    index,
-                    [dy, x, kernels, *moments],
-                    [dy.dtype, tf.float32],
-                    backward,
-                )
-                dx.set_shape(edge.shape)
-                dgate.set_shape([])
-                return dx, dgate
-
-            return y, gradient
-
-        return apply(inputs, gate)
+    def backward(
+        self,
+        dy: tf.Tensor,
+        x: tf.Tensor,
+        index: tf.Tensor,
+        kernels: tf.Tensor,
+        moments: Sequence[tf.Tensor],
+        update: Update,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Gradient of `forward` by x, and by the edge's kernels [P] or, for the architecture, by the gate of
+        the sampled operation, a scalar (`Sample.gate`)."""
+        edge = self._edge(x)
+        inputs = [dy, x, kernels, *moments]
+        dx, dparameter = _case(index, inputs, [edge.dtype, tf.float32], backward_branches(edge, update))
+        dx.set_shape(edge.shape)
+        dparameter.set_shape(kernels.shape if update == "weights" else [])
+        return dx, dparameter
 
     def update_statistics(self, batch: tf.Tensor, index: tf.Tensor) -> None:
         """Move the statistics of the sampled operations (int32 [edges]) by those of a batch [edges, S]."""
@@ -378,7 +352,3 @@ class MixedOperation(keras.layers.Layer):
             "momentum": self.momentum,
             "jit_compile": self.jit_compile,
         }
-
-
-def _types(edge: EdgeShape) -> list[Any]:
-    return [edge.dtype, tf.float32, *[tf.float32] * MOMENTS]

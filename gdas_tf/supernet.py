@@ -116,15 +116,14 @@ class Supernet(SupernetLayer):
             x = (x - tf.constant(self.mean)) / tf.sqrt(tf.constant(self.variance))
         x = tf.cast(x, self.compute_dtype)
         x = self.stem_norm(convolution(x, tf.cast(self.stem.value, x.dtype)), update=update)
-        states = [x, x]
+        # What two cells read goes through the ReLU before both only once.
+        states = [relu(x)] * 2
         choices = {False: Choice.of(normal), True: None if reduction is None else Choice.of(reduction)}
         for cell in self.cells:
-            pair = (states[-2], states[-1])
-            if isinstance(cell, SearchedCell):
-                states.append(cell(pair, choices[cell.reduction], update=update))
-            else:
-                states.append(cell(pair, update=update))
-        x = relu(self.head_norm(states[-1], update=update))
+            arguments = (choices[cell.reduction],) if isinstance(cell, SearchedCell) else ()
+            output = cell((states[-2], states[-1]), *arguments, update=update)
+            states.append(relu(output))
+        x = relu(self.head_norm(output, update=update))
         return self.dense(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]))
 
     def weight_masks(self, normal: Sample, reduction: Sample | None) -> dict[str, tf.Tensor]:
