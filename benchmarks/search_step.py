@@ -28,10 +28,12 @@ def ours(options: argparse.Namespace) -> None:
     import tensorflow as tf
 
     from gdas_tf.optimizers import SGD
+    from gdas_tf.runtime import graphs_as_written, set_threads
     from gdas_tf.search import SearchModel
     from gdas_tf.search_space import SearchSpace
     from gdas_tf.supernet import Supernet
 
+    set_threads()
     begin = time.perf_counter()
     if options.precision != "float32":
         keras.config.set_dtype_policy(options.precision)
@@ -44,12 +46,14 @@ def ours(options: argparse.Namespace) -> None:
     x = tf.random.normal((options.batch, options.size, options.size, 3))
     y = tf.random.uniform((options.batch,), 0, 10, tf.int32)
     step = tf.function(lambda: model.train_step(((x, y), (x, y))), autograph=False)
-    float(step()["loss"])
+    with graphs_as_written():  # as fit does
+        float(step()["loss"])
     first = time.perf_counter() - begin
     times = []
     for number in range(options.warmup + options.steps):
         start = time.perf_counter()
-        float(step()["loss"])
+        with graphs_as_written():
+            float(step()["loss"])
         if number >= options.warmup:
             times.append(time.perf_counter() - start)
     result = {

@@ -23,22 +23,24 @@ def progress_on_stderr() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without what its libraries say of themselves on stderr.
+    """Imports TensorFlow, and sets its threads, without what its libraries say of themselves on stderr.
 
     Those lines come before any setting of TensorFlow's is read; `--debug`, which leaves TF_CPP_MIN_LOG_LEVEL
     alone, shows them.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2":
-        return
-    sys.stderr.flush()
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        import tensorflow  # noqa: F401
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
+        from gdas_tf.runtime import set_threads
+    else:
+        sys.stderr.flush()
+        stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            from gdas_tf.runtime import set_threads
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            os.close(nowhere)
+    set_threads()
 
 
 def print_result(as_json: bool, result: dict[str, Any], text: str) -> None:

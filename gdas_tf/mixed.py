@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from gdas_tf.operations import CANDIDATES, FanInUniform, Shape, Statistics, Update, candidate
@@ -69,11 +70,11 @@ class Segments:
         parts = tf.reshape(flat[start:end], [self.norms[operation], 2, self.channels])
         return [(part[0], part[1]) for part in tf.unstack(parts)] if self.norms[operation] else []
 
-    def weight_mask(self) -> tf.Tensor:
+    def weight_mask(self) -> np.ndarray:
         """bool [K, weights], true in the segment of each candidate."""
         return _segment_mask(self.weight_bounds, self.weights)
 
-    def statistic_mask(self) -> tf.Tensor:
+    def statistic_mask(self) -> np.ndarray:
         """bool [K, statistics], true in the segment of each candidate."""
         return _segment_mask(self.statistic_bounds, self.statistics)
 
@@ -89,9 +90,9 @@ def _place(parts: Sequence[tf.Tensor], bounds: tuple[int, int], total: int) -> t
     return tf.concat([tf.zeros([start]), *flat, tf.zeros([total - end])], 0)
 
 
-def _segment_mask(bounds: Sequence[tuple[int, int]], total: int) -> tf.Tensor:
-    position = tf.range(total)[None]
-    starts, ends = (tf.constant(side)[:, None] for side in zip(*bounds, strict=True))
+def _segment_mask(bounds: Sequence[tuple[int, int]], total: int) -> np.ndarray:
+    position = np.arange(total)[None]
+    starts, ends = (np.array(side)[:, None] for side in zip(*bounds, strict=True))
     return (position >= starts) & (position < ends)
 
 
@@ -265,13 +266,9 @@ class MixedOperation(keras.layers.Layer):
         )
 
     def _initial_kernels(self, shape: Shape, dtype: Any = None) -> tf.Tensor:
-        initializer = FanInUniform()
         shapes = [shape for shapes in self.segments.shapes for shape in shapes]
-        rows = [
-            tf.concat([tf.zeros([0]), *(tf.reshape(initializer(s), [-1]) for s in shapes)], 0)
-            for _ in range(self.edges)
-        ]
-        return tf.stack(rows)
+        limits = [np.full(math.prod(shape), FanInUniform.limit(shape), np.float32) for shape in shapes]
+        return np.concatenate([np.zeros(0, np.float32), *limits]) * keras.random.uniform(shape, -1, 1)
 
     def _initial_statistics(self, shape: Shape, dtype: Any = None) -> tf.Tensor:
         channels = self.segments.channels

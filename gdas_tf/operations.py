@@ -337,9 +337,14 @@ class FanInUniform(keras.initializers.Initializer):
         self._generator = keras.random.SeedGenerator(seed)
 
     def __call__(self, shape: Shape, dtype: Any = None) -> Any:
-        height, width, fan_in, filters = shape
-        limit = (height * width * (1 if filters == 1 else fan_in)) ** -0.5
+        limit = self.limit(shape)
         return keras.random.uniform(shape, -limit, limit, dtype=dtype, seed=self._generator)
+
+    @staticmethod
+    def limit(shape: Shape) -> float:
+        """Largest initial value of a kernel of that shape."""
+        height, width, fan_in, filters = shape
+        return (height * width * (1 if filters == 1 else fan_in)) ** -0.5
 
     def get_config(self) -> dict[str, Any]:
         return {"seed": self.seed}

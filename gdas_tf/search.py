@@ -15,6 +15,7 @@ from gdas_tf.errors import UsageError
 from gdas_tf.optimizers import SGD
 from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path
+from gdas_tf.runtime import graphs_as_written
 from gdas_tf.sampling import Sample, Sampler, entropy, most_probable, sample, temperature
 from gdas_tf.supernet import Supernet
 
@@ -152,6 +153,10 @@ class SearchModel(keras.Model):
         """Class logits [B, classes] by the most probable operations and the moving statistics."""
         chosen = [most_probable(logits.value) for logits in self.logits]
         return self.supernet(inputs, *chosen)
+
+    def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
+        with graphs_as_written():
+            return super().fit(*arguments, **options)
 
     def train_step(self, data: tuple[Batch, Batch]) -> dict[str, tf.Tensor]:
         weight_batch, architecture_batch = data

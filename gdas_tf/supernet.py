@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from gdas_tf.cells import BatchNorm, Choice, FixedReductionCell, SearchedCell, SupernetLayer
@@ -113,7 +114,7 @@ class Supernet(SupernetLayer):
         """
         x = inputs
         if self.mean is not None:
-            x = (x - tf.constant(self.mean)) / tf.sqrt(tf.constant(self.variance))
+            x = (x - np.float32(self.mean)) / np.sqrt(np.float32(self.variance))
         x = tf.cast(x, self.compute_dtype)
         x = self.stem_norm(convolution(x, tf.cast(self.stem.value, x.dtype)), update=update)
         # What two cells read goes through the ReLU before both only once.

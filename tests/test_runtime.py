@@ -1,0 +1,55 @@
+"""How TensorFlow is set up for a machine without a GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from gdas_tf.runtime import graphs_as_written
+
+
+def _threads(environment: dict[str, str], before: str = "") -> int:
+    code = f"""
+import tensorflow as tf
+from gdas_tf.runtime import set_threads
+{before}
+set_threads()
+print(tf.config.threading.get_intra_op_parallelism_threads())
+"""
+    environment = {**os.environ, **environment, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_threads_are_set() -> None:
+    assert 1 <= _threads({}) <= max(1, (os.cpu_count() or 1) // 4)
+
+
+@pytest.mark.parametrize(
+    ("environment", "before", "threads"),
+    [
+        ({}, "tf.config.threading.set_intra_op_parallelism_threads(7)", 7),
+        ({}, "tf.constant(1.0) + 1", 0),
+        ({"TF_NUM_INTRAOP_THREADS": "3"}, "", 0),
+    ],
+    ids=["chosen", "running", "environment"],
+)
+def test_threads_are_left_as_they_are(environment: dict[str, str], before: str, threads: int) -> None:
+    assert _threads(environment, before) == threads
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="the optimizer stays on on a GPU")
+def test_graph_optimizer_comes_back() -> None:
+    before = tf.config.optimizer.get_experimental_options()
+    with pytest.raises(ZeroDivisionError), graphs_as_written():
+        assert tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"]
+        _ = 1 / 0
+    after = tf.config.optimizer.get_experimental_options()
+    assert not after.pop("disable_meta_optimizer")
+    before.pop("disable_meta_optimizer", None)
+    assert after == before
