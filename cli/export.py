@@ -58,5 +58,8 @@ def main(args: argparse.Namespace) -> int:
     else:
         with open_job(args, target) as job:
             result = {"run_directory": target, **stages.export(job)}
-    print_result(args.json, result, table([(name, path) for name, path in result["files"].items()]))
+    from gdas_tf.export.exporter import format_verification
+
+    files = table([(name, path) for name, path in result["files"].items()])
+    print_result(args.json, result, f"{format_verification(result)}\n\n{files}")
     return 0

@@ -8,6 +8,7 @@ scale for each output channel, written as QuantizeLinear / DequantizeLinear pair
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -297,9 +298,12 @@ def _quantize(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.M
         "entropy": quantization.CalibrationMethod.Entropy,
     }
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        path = Path(folder) / "quantized.onnx"
+        # As a file: onnxruntime writes a model in memory with its weights beside it, which onnx 1.23 refused
+        # to read ("not regular file") in `gdas-tf export` of a CIFAR-10 run, though not in a process by itself.
+        source, path = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
+        onnx.save_model(model, source)
         quantization.quantize_static(
-            model,
+            source,
             path,
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
@@ -342,10 +346,11 @@ def _classes(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps onnxruntime's quantiser from logging advice that is followed already."""
+    """Keeps onnxruntime's quantiser from logging advice that is followed already, and from printing."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
