@@ -7,6 +7,7 @@ What is measured, in turns, `--rounds` times, each for `--seconds`:
 
 - onnxruntime, batch 1 / batch B: `session.run` in this process, the server idle; as many threads as there
   are cores. The p50 of batch 1 is the *bare p50*.
+- onnxruntime, batch B on each core: as many batches at a time as there are cores, each with one thread.
 - one by one: one connection, the next request when the answer is there.
 - concurrency 16: sixteen connections, each as above.
 - half load: requests at random times (Poisson), half as many a second as concurrency 16 got answered; latency
@@ -33,6 +34,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -240,6 +242,15 @@ def bare(session: Any, images: np.ndarray, seconds: float) -> Load:
     return Load(**{**asdict(load), "per_second": load.per_second * len(images), "batch": len(images)})
 
 
+def bare_on_each_core(session: Any, images: np.ndarray, seconds: float) -> Load:
+    """Returns what onnxruntime does alone with a batch on each core; the session has one thread."""
+    count = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(count) as threads:
+        loads = list(threads.map(lambda _: bare(session, images, seconds), range(count)))
+    mean = {key: statistics.mean(getattr(load, key) for load in loads) for key in asdict(loads[0])}
+    return Load(**{**mean, "per_second": sum(load.per_second for load in loads)})
+
+
 def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dict[str, Any]:
     """Returns what the rounds gave for a model, and the ratios."""
     import onnxruntime
@@ -248,6 +259,8 @@ def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dic
     settings.intra_op_num_threads = len(os.sched_getaffinity(0))
     settings.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+    settings.intra_op_num_threads = 1
+    single = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0]
     images = np.random.default_rng(0).random((CONCURRENCY, *source.shape[1:]), np.float32)
     request = infer_request(source.name, images[0])
@@ -263,6 +276,10 @@ def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dic
                 ("one by one", server.load(request, 1, seconds)),
                 (f"concurrency {CONCURRENCY}", many),
                 (f"onnxruntime, batch {CONCURRENCY}", bare(session, images, seconds)),
+                (
+                    f"onnxruntime, batch {CONCURRENCY} on each core",
+                    bare_on_each_core(single, images, seconds),
+                ),
                 ("onnxruntime, the server's batch", bare(session, images[:batch], seconds)),
                 ("half load", server.load(request, CONCURRENCY, seconds, rate=many.per_second / 2)),
             ):
@@ -286,6 +303,9 @@ def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dic
         "throughput at concurrency 16 / one by one": ratio(many, "one by one", "per_second"),
         "throughput at concurrency 16 / onnxruntime, batch 16": ratio(
             many, f"onnxruntime, batch {CONCURRENCY}", "per_second"
+        ),
+        "throughput at concurrency 16 / onnxruntime, batch 16 on each core": ratio(
+            many, f"onnxruntime, batch {CONCURRENCY} on each core", "per_second"
         ),
         "throughput at concurrency 16 / onnxruntime, the server's batch": ratio(
             many, "onnxruntime, the server's batch", "per_second"
@@ -319,7 +339,7 @@ def report(result: dict[str, Any]) -> str:
             f"{medians['p99']:>9.2f}{medians['batch']:>7.1f}{cpu}"
         )
     lines.append("")
-    lines += [f"{name:<64}{three(values, 2):>22}" for name, values in result["ratios"].items()]
+    lines += [f"{name:<66}{three(values, 2):>22}" for name, values in result["ratios"].items()]
     return "\n".join(lines)
 
 

@@ -299,7 +299,7 @@ def _quantize(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.M
     }
     with tempfile.TemporaryDirectory() as folder, _quiet():
         # As a file: onnxruntime writes a model in memory with its weights beside it, which onnx 1.23 refused
-        # to read ("not regular file") in `gdas-tf export` of a CIFAR-10 run, though not in a process by itself.
+        # to read ("not regular file") in `gdas-tf export` of a CIFAR-10 run; why, was not found.
         source, path = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
         onnx.save_model(model, source)
         quantization.quantize_static(

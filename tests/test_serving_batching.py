@@ -102,6 +102,25 @@ def test_busy_waits_for_half_and_idle_for_nothing() -> None:
     run(test)
 
 
+def test_batches_run_at_a_time() -> None:
+    async def test() -> None:
+        network = Network()
+        batcher = Batcher(network, max_batch_size=4, runs=2)
+        network.gate.clear()
+        asked = [asyncio.create_task(batcher.submit(row(number), 30)) for number in range(12)]
+        await until(lambda: network.batches == [4, 4])
+        await asyncio.sleep(0.05)
+        assert network.batches == [4, 4]  # the third waits for one of two
+        network.gate.set()
+        answers = await asyncio.gather(*asked)
+        assert network.batches == [4, 4, 4]
+        assert [answer[0, 0] for answer in answers] == [2.0 * number for number in range(12)]
+        assert batcher.pending == 0
+        await batcher.close()
+
+    run(test)
+
+
 def test_the_wait_ends() -> None:
     async def test() -> None:
         network = Network()

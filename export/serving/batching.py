@@ -59,14 +59,14 @@ class _Job:
 
 
 class Batcher:
-    """Collects requests into batches and runs them, one batch at a time.
+    """Collects requests into batches and runs them, `runs` batches at a time.
 
-    An idle network runs what has come at once. While a batch runs, requests queue up and make the next one.
-    After a batch it waits, `max_delay` at most, until half of the requests that were in flight are in the
-    queue: clients that were answered just now are about to ask again, and while half of them travel, the
-    other half computes.
+    An idle network runs what has come at once. While batches run, requests queue up and make the next one.
+    After a batch it waits, `max_delay` at most, until half of the requests that were in flight, and are not
+    in another batch that runs, are in the queue: clients that were answered just now are about to ask again,
+    and while half of them travel, the other half computes.
 
-    All of it happens in the event loop, but for the network itself, which runs in a thread of its own. A
+    All of it happens in the event loop, but for the network itself, which runs in threads of its own. A
     network that is done sooner than a thread gets its turn runs in the event loop too (`inline`): requests
     wait in their sockets meanwhile.
 
@@ -76,6 +76,7 @@ class Batcher:
         max_delay: seconds.
         queue_size: images accepted and not answered yet, at most.
         inline: whether the network runs in the event loop.
+        runs: batches that run at a time, if it doesn't.
         observer: is told of each batch.
     """
 
@@ -87,18 +88,21 @@ class Batcher:
         max_delay: float = 0.002,
         queue_size: int = 256,
         inline: bool = False,
+        runs: int = 1,
         observer: Observer | None = None,
     ) -> None:
         self.max_batch_size = max_batch_size
         self.max_delay = max_delay
         self.queue_size = queue_size
         self.inline = inline
+        self.runs = 1 if inline else runs
         self.pending = 0
         self._run = run
         self._observer = observer
         self._jobs: deque[_Job] = deque()
         self._queued = 0
-        self._running = False
+        self._running = 0  # batches
+        self._running_images = 0
         self._dispatching = False  # whether `_dispatch` is about to be called
         self._timer: asyncio.TimerHandle | None = None  # that calls `_schedule` later
         self._seconds_per_image = 0.0
@@ -107,13 +111,13 @@ class Batcher:
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._threads = ThreadPoolExecutor(self.runs, thread_name_prefix="network")
 
     async def close(self) -> None:
         """Ends after everything accepted is done; nothing more is accepted."""
         self._closed = True
         await self._idle.wait()
-        self._thread.shutdown()
+        self._threads.shutdown()
 
     def check_room(self, images: int) -> None:
         """Makes sure that images can be accepted now.
@@ -158,7 +162,7 @@ class Batcher:
 
     def _schedule(self) -> None:
         """Sees to it that the next batch is dispatched when its time has come."""
-        if self._running or self._dispatching or not self._jobs:
+        if self._running == self.runs or self._dispatching or not self._jobs:
             return
         loop = asyncio.get_running_loop()
         if self._queued < self._wanted():
@@ -199,16 +203,18 @@ class Batcher:
         if not taken:
             self._end(0)
             return
-        self._running = True
+        self._running += 1
+        self._running_images += images
         batch = taken[0].batch if len(taken) == 1 else np.concatenate([job.batch for job in taken])
         started = time.perf_counter()
         if self.inline:
             self._finish(taken, started, self._try(batch))
         else:
             loop = asyncio.get_running_loop()
-            loop.run_in_executor(self._thread, self._try, batch).add_done_callback(
+            loop.run_in_executor(self._threads, self._try, batch).add_done_callback(
                 lambda future: self._finish(taken, started, future.result())
             )
+            self._schedule()
 
     def _try(self, batch: np.ndarray) -> tuple[np.ndarray | None, float]:
         """Returns the network's outputs, None if it fails, and the seconds that it took."""
@@ -223,9 +229,11 @@ class Batcher:
     def _finish(self, jobs: list[_Job], started: float, outcome: tuple[np.ndarray | None, float]) -> None:
         """Hands out the outputs of a batch."""
         outputs, seconds = outcome
-        self._running = False
+        images = sum(job.images for job in jobs)
+        self._running -= 1
+        self._running_images -= images
         self._finished = time.perf_counter()
-        self._in_flight = self.pending
+        self._in_flight = self.pending - self._running_images
         start = 0
         for job in jobs:
             if not job.future.done():
@@ -237,9 +245,9 @@ class Batcher:
         if self._observer and outputs is None:
             self._observer.batch_failed(len(jobs))
         elif self._observer:
-            self._observer.batch_done(start, len(jobs), seconds, sum(started - job.arrived for job in jobs))
-        self._seconds_per_image += 0.1 * (seconds / start - self._seconds_per_image)
-        self._end(start)
+            self._observer.batch_done(images, len(jobs), seconds, sum(started - job.arrived for job in jobs))
+        self._seconds_per_image += 0.1 * (seconds / images / self.runs - self._seconds_per_image)
+        self._end(images)
 
     def _end(self, images: int) -> None:
         self.pending -= images

@@ -45,7 +45,7 @@ class ServedModel:
         name: its name.
         version: its version.
         classifier: the network.
-        max_batch_size, max_delay, queue_size, inline: of its `Batcher`.
+        max_batch_size, max_delay, queue_size, inline, runs: of its `Batcher`.
         max_images: images of one request at most.
         deadline: seconds until a request must be answered.
         metrics: counts what it does.
@@ -62,6 +62,7 @@ class ServedModel:
         max_delay: float,
         queue_size: int,
         inline: bool,
+        runs: int,
         max_images: int,
         deadline: float,
         metrics: ModelMetrics,
@@ -80,6 +81,7 @@ class ServedModel:
             max_delay=max_delay,
             queue_size=queue_size,
             inline=inline,
+            runs=runs,
             observer=metrics,
         )
         metrics.watch_queue(lambda: self.batcher.pending)

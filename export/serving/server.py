@@ -16,7 +16,7 @@ import uvicorn
 
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.export.serving.application import Application, Limits
-from gdas_tf.export.serving.classifier import Classifier, InputOptions
+from gdas_tf.export.serving.classifier import Classifier, InputOptions, cores
 from gdas_tf.export.serving.metrics import Metrics, ModelMetrics
 from gdas_tf.export.serving.repository import ModelFile
 from gdas_tf.export.serving.served_model import ServedModel
@@ -26,6 +26,10 @@ _LAME_DUCK_SECONDS = 0.5
 
 _INLINE_SECONDS = 0.004
 """A network that does its largest batch in less runs in the event loop; a thread would wait for its turn."""
+
+_SERIAL_SECONDS = 0.02
+"""A network that does one image in less runs each batch on one core, and a batch at a time on each core.
+Threads that share the work of small operators wait for each other longer than they compute."""
 
 _MAX_CONNECTIONS = 1000
 
@@ -38,7 +42,8 @@ class ServerSettings:
         host: address to listen on.
         port: TCP port; 0 for any free one.
         token: bearer token that clients must send, or None.
-        threads: threads of onnxruntime per model; 0 for one or all cores, as the model is small or large.
+        threads: threads of onnxruntime per model; 0 for one or all cores, as the model is small or large;
+            batches run at a time as far as there are cores for them.
         max_batch_size: images of a batch at most.
         max_delay: seconds that a busy server waits for a batch to fill, at most.
         queue_size: images accepted and not answered per model, at most.
@@ -79,11 +84,11 @@ def load_models(
     """
     models = []
     for file in files:
-        classifier = Classifier.load(file.path, threads=settings.threads, options=options)
+        # Measured with one thread: the time that threads wait for each other is not the network's.
+        classifier = Classifier.load(file.path, threads=settings.threads or 1, options=options)
         inline = classifier.processor_seconds(settings.max_batch_size) < _INLINE_SECONDS
-        if inline and not settings.threads:
-            # More threads gain nothing on batches that small, and HTTP needs the cores.
-            classifier = Classifier.load(file.path, threads=1, options=options)
+        if not settings.threads and classifier.processor_seconds(1) > _SERIAL_SECONDS:
+            classifier = Classifier.load(file.path, threads=cores(), options=options)
         models.append(
             ServedModel(
                 file.name,
@@ -93,6 +98,7 @@ def load_models(
                 max_delay=settings.max_delay,
                 queue_size=settings.queue_size,
                 inline=inline,
+                runs=max(1, cores() // classifier.threads),
                 max_images=settings.max_images,
                 deadline=settings.deadline,
                 metrics=ModelMetrics(metrics, file.name, str(file.version)),
