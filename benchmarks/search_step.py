@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 PEER = Path(__file__).resolve().parents[2] / "shared" / "bench" / "torch_supernet.py"
@@ -25,8 +26,10 @@ PEER = Path(__file__).resolve().parents[2] / "shared" / "bench" / "torch_superne
 def ours(options: argparse.Namespace) -> None:
     """Measure gdas-tf in this process and print one JSON line."""
     import keras
+    import numpy as np
     import tensorflow as tf
 
+    from gdas_tf.mixed import forward_branches
     from gdas_tf.optimizers import SGD
     from gdas_tf.runtime import graphs_as_written, set_threads
     from gdas_tf.search import SearchModel
@@ -43,10 +46,16 @@ def ours(options: argparse.Namespace) -> None:
     model.compile(SGD(0.025), keras.optimizers.Adam(3e-4, beta_1=0.5))
     model.build((options.batch, options.size, options.size, 3))
     model.temperature.assign(10.0)
+    if options.force:
+        chosen = np.float32(space.operations.index(options.force) == np.arange(len(space.operations)))
+        for logits in model.logits:
+            logits.assign(np.tile(1e6 * chosen, (space.edge_count, 1)))
     x = tf.random.normal((options.batch, options.size, options.size, 3))
     y = tf.random.uniform((options.batch,), 0, 10, tf.int32)
     step = tf.function(lambda: model.train_step(((x, y), (x, y))), autograph=False)
     with graphs_as_written():  # as fit does
+        step.get_concrete_function()
+        traced = time.perf_counter() - begin
         float(step()["loss"])
     first = time.perf_counter() - begin
     times = []
@@ -59,6 +68,9 @@ def ours(options: argparse.Namespace) -> None:
     result = {
         "framework": f"gdas-tf, tensorflow {tf.__version__}",
         "weights": supernet.count_trainable(),
+        "edges": len(supernet.cells) * space.edge_count,
+        "edge_shapes": forward_branches.cache_info().currsize,
+        "traced_s": round(traced, 2),
         "first_step_s": round(first, 2),
         "step_s": {
             "median": round(statistics.median(times), 4),
@@ -89,13 +101,14 @@ def main() -> None:
         "--warmup", type=int, default=12, help="steps before the measured ones, in which branches load"
     )
     parser.add_argument("--operations", default="gdas", help="search space (ours only)")
+    parser.add_argument("--force", help="sample this operation on all edges (ours only)")
     parser.add_argument("--precision", default="float32", help="Keras dtype policy (ours only)")
     parser.add_argument(
         "--torch-python", default="/work/venv-torch/bin/python", help="a Python with torch 2.13.0"
     )
     parser.add_argument("--peer", type=Path, default=PEER, help="the peer's script")
     parser.add_argument("--no-peer", action="store_true", help="measure gdas-tf alone")
-    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--json", type=Path, default=Path("search_step.json"), help="file to write")
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ours:
@@ -108,6 +121,7 @@ def main() -> None:
         for item in (f"--{name}", str(getattr(options, name)))
     ]
     extra = ["--operations", options.operations, "--precision", options.precision]
+    extra += ["--force", options.force] if options.force else []
     sides = {"gdas-tf": [sys.executable, __file__, "--ours", *size, *extra, "--warmup", str(options.warmup)]}
     if not options.no_peer:
         if not Path(options.torch_python).exists() or not options.peer.exists():
@@ -139,23 +153,25 @@ def main() -> None:
             f"{name:20} {row['median_s']:9.3f} {row['min_s']:8.3f} {row['max_s']:8.3f} "
             f"{row['peak_rss_mib']:6d} {first}"
         )
-    peers = [row for name, row in summary.items() if name != "gdas-tf"]
-    if peers:
-        best = min(peers, key=lambda row: row["median_s"])
-        mine = summary["gdas-tf"]
-        ratios = {
-            "step": mine["median_s"] / best["median_s"],
-            "memory": mine["peak_rss_mib"] / best["peak_rss_mib"],
+    if not options.no_peer:
+        layouts = [name for name in summary if name != "gdas-tf"]
+        best = min(layouts, key=lambda name: summary[name]["median_s"])
+        # The two sides of a ratio come from the same turn.
+        turns = sorted(
+            mine["step_s"]["median"] / theirs["step_s"]["median"]
+            for mine, theirs in zip(results["gdas-tf"], results[best], strict=True)
+        )
+        summary["ratio"] = {
+            "to": best,
+            "step": {"min": turns[0], "median": statistics.median(turns), "max": turns[-1]},
+            "memory": summary["gdas-tf"]["peak_rss_mib"] / summary[best]["peak_rss_mib"],
         }
         print(
-            f"ratio to the faster layout: step {ratios['step']:.2f}, memory {ratios['memory']:.2f} "
-            f"(1 is equal, less is better)"
+            f"ratio to {best}, less is better: step {turns[0]:.2f} / {statistics.median(turns):.2f} / "
+            f"{turns[-1]:.2f} (min / median / max), memory {summary['ratio']['memory']:.2f}"
         )
-        summary["ratio"] = ratios
-    if options.json:
-        options.json.write_text(
-            json.dumps({"options": vars(options) | {"json": None}, **summary}, default=str, indent=2)
-        )
+    about = {"date": date.today().isoformat(), **vars(options)}
+    options.json.write_text(json.dumps({"about": about, **summary}, default=str, indent=2) + "\n")
 
 
 if __name__ == "__main__":

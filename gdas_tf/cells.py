@@ -157,6 +157,18 @@ class _Cell(SupernetLayer):
         return {**super().get_config(), "filters": self.filters, "reduce_first": self.reduce_first}
 
 
+def _sum(terms: list[tf.Tensor]) -> tf.Tensor:
+    """The sum of tensors of one shape, the same to the last bit in every run.
+
+    AddN takes the place of one of its terms if that is free by then, and adds that one first. Terms may be
+    another tensor under a second name (`skip_connect`), so which is free is a matter of timing. The first of
+    these terms is always free. (`runtime.graphs_as_written` keeps the two sums from being made one.)
+    """
+    if len(terms) > 2:
+        terms = [terms[0] + terms[1], *terms[2:]]
+    return tf.add_n(terms)
+
+
 class _Edge(NamedTuple):
     """An edge of a searched cell: its number, its input, and the mixed operation and row that it is."""
 
@@ -240,7 +252,7 @@ class SearchedCell(_Cell):
                 self.mixed[edge.group](states[edge.source], index=choice.indices[edge.number], edge=edge.row)
                 for edge in edges
             ]
-            states.append(tf.add_n(terms))
+            states.append(_sum(terms))
         return tf.concat(states[2:], -1)
 
     def _train(
@@ -264,13 +276,13 @@ class SearchedCell(_Cell):
                     )
                     terms.append(y)
                     statistics[edge.group].append(batch)
-                states.append(tf.add_n(terms))
+                states.append(_sum(terms))
 
             def gradient(doutput: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 terms = [[], [], *([dnode] for dnode in tf.split(doutput, self.space.nodes, -1))]
                 dparameters: dict[int, tf.Tensor] = {}
                 for node, edges in reversed(list(enumerate(self.nodes))):
-                    dnode = tf.add_n(terms[2 + node])
+                    dnode = _sum(terms[2 + node])
                     for edge in edges:
                         dx, dparameters[edge.number] = self.mixed[edge.group].backward(
                             dnode,
@@ -283,7 +295,7 @@ class SearchedCell(_Cell):
                         terms[edge.source].append(dx)
                 stacks = [edges for _, edges in self.groups] if update == "weights" else [sorted(dparameters)]
                 gradients = [tf.stack([dparameters[edge] for edge in edges]) for edges in stacks]
-                return (tf.add_n(terms[0]), tf.add_n(terms[1]), *gradients)
+                return (_sum(terms[0]), _sum(terms[1]), *gradients)
 
             return tf.concat(states[2:], -1), gradient
 

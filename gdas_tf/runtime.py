@@ -32,9 +32,10 @@ def set_threads() -> None:
 def graphs_as_written() -> Iterator[None]:
     """Run what is traced inside without TensorFlow's general graph optimizer (Grappler).
 
-    The search step leaves it nothing to gain on a CPU, and is ready two seconds earlier without it. The
-    rewriting to oneDNN's kernels is another pass, which stays. Where there is a GPU nothing changes: there
-    the optimizer chooses the memory layout.
+    The search step leaves it little to gain on a CPU and is ready two seconds earlier without it; and it
+    would undo what makes the step reproducible to the last bit (`gdas_tf.cells._sum`). The rewriting to
+    oneDNN's kernels is another pass, which stays. Where there is a GPU nothing changes: there the optimizer
+    chooses the memory layout.
     """
     if tf.config.list_physical_devices("GPU"):
         yield

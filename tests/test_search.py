@@ -18,6 +18,7 @@ from gdas_tf.mixed import MixedOperation
 from gdas_tf.operations import CandidateOperation
 from gdas_tf.optimizers import SGD
 from gdas_tf.runs import Run
+from gdas_tf.runtime import graphs_as_written
 from gdas_tf.sampling import Sample
 from gdas_tf.search import SearchModel, build_search_model, search
 from gdas_tf.search_space import SearchSpace
@@ -159,6 +160,27 @@ def test_architecture_update_moves_the_architecture_only() -> None:
     model.update_architecture(*_batch(1))
     assert not _moved(before, model.supernet.variables)
     assert len(_moved(logits, model.logits)) == 2
+
+
+def test_a_step_is_the_same_to_the_last_bit_however_its_threads_fall() -> None:
+    # With skip_connect everywhere the terms of all sums share their memory with other tensors: cells._sum.
+    model = _model(SPACE)
+    skip = SPACE.operations.index("skip_connect")
+    for logits in model.logits:
+        logits.assign(1e6 * np.tile(np.arange(len(SPACE.operations)) == skip, (SPACE.edge_count, 1)))
+    variables = [*model.supernet.trainable_variables, *model.optimizer.variables]
+    start = [variable.numpy() for variable in variables]
+    update = tf.function(model.update_weights, autograph=False)
+    ends = []
+    with graphs_as_written():
+        for _ in range(12):
+            for variable, value in zip(variables, start, strict=True):
+                variable.assign(value)
+            update(*_batch(0))
+            ends.append([variable.numpy() for variable in variables])
+    for end in ends:
+        for found, expected in zip(end, ends[0], strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_what_was_not_sampled_does_not_move() -> None:
