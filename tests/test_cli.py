@@ -306,7 +306,8 @@ def test_killed_twice_and_resumed_ends_like_never_stopped(gdas, finished, tiny_d
 )
 def test_interrupt_says_how_to_go_on(how, code, words, tiny_data, tmp_path):
     directory = tmp_path / "run"
-    process = start("search", directory, "--data", tiny_data, *TINY[: TINY.index("--retrain-epochs")])
+    search = [*TINY[: TINY.index("--retrain-epochs")], "--search-epochs", 400]  # long enough to be stopped
+    process = start("search", directory, "--data", tiny_data, *search)
     err = stop_at(process, directory / "search" / "metrics.jsonl", 1, how)
     assert process.returncode == code
     assert err.splitlines()[-1] == f"gdas-tf: {words}; go on with: gdas-tf search {directory} --resume"
