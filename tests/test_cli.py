@@ -76,7 +76,14 @@ def finished(tiny_data, tmp_path_factory) -> tuple[Run, Result]:
 def start(*arguments: object) -> subprocess.Popen:
     """Starts a command line in a process of its own."""
     command = [sys.executable, "-m", "gdas_tf.cli", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def stop_at(process: subprocess.Popen, metrics: Path, lines: int, how: signal.Signals) -> str:

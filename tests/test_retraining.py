@@ -130,6 +130,7 @@ def test_killed_and_resumed_gives_the_same_weights(
     run = Run.create(tmp_path / "run", config())
     program = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import conftest\n"  # sets the threads, as of the process that goes on
         "from test_retraining import *\n"
         "data = squares_data()\n"
         "run = Run.open(sys.argv[1])\n"
