@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import spread, three
 
 from gdas_tf.export.benchmark import Classifier
 
@@ -138,10 +139,6 @@ def latencies(classifier: Classifier, images: np.ndarray, seconds: float) -> lis
     return times
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
-
-
 def summarize(files: dict[str, Path], found: dict[str, dict[int, list[float]]]) -> dict[str, Any]:
     """Returns the figures of each side, and the ratios of the same round to the faster of the others."""
     import onnx
@@ -164,9 +161,6 @@ def summarize(files: dict[str, Path], found: dict[str, dict[int, list[float]]]) 
 
 
 def table(result: dict[str, Any]) -> str:
-    def three(values: dict[str, float]) -> str:
-        return " / ".join(f"{values[key]:.2f}" for key in ("min", "median", "max"))
-
     sizes = list(result["ratios"])
     lines = [
         "| | nodes | MiB | "

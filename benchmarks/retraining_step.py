@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from figures import spread, three
 
 HERE = Path(__file__).resolve().parent
 WAYS = {"torch, NCHW": "nchw", "torch, channels last": "channels_last", "gdas-tf": "ours"}
@@ -162,25 +163,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"about": about, "results": results, "ratios": ratios}
 
 
-def spread(seconds: list[float]) -> dict[str, float]:
-    return {"min": min(seconds), "median": statistics.median(seconds), "max": max(seconds)}
-
-
 def table(result: dict[str, Any]) -> str:
     lines = ["| | training step s, min / median / max | inference s, likewise | first step s | peak MiB |"]
     lines.append("|---|---|---|---|---|")
     for way, values in result["results"].items():
-        spreads = [
-            " / ".join(f"{values[what][key]:.3f}" for key in ("min", "median", "max"))
-            for what in ("step_s", "infer_s")
-        ]
+        spreads = [three(values[what], 3) for what in ("step_s", "infer_s")]
         lines.append(
             f"| {way} | {spreads[0]} | {spreads[1]} | {values['ready_s']:.1f} | {values['peak_mib']} |"
         )
-    ratios = [
-        " / ".join(f"{values[key]:.2f}" for key in ("min", "median", "max"))
-        for values in result["ratios"].values()
-    ]
+    ratios = [three(values) for values in result["ratios"].values()]
     lines.append(f"| **ratio to the faster layout** | {ratios[0]} | {ratios[1]} | | |")
     return "\n".join(lines)
 

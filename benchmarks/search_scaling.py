@@ -18,6 +18,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+from figures import three
 from search_step import run
 
 SCRIPT = Path(__file__).with_name("search_step.py")
@@ -62,10 +63,10 @@ def main() -> None:
         tables[table] = {name: summary(results) for name, results in rows.items()}
         print(HEADER.format(table))
         for name, row in tables[table].items():
-            spread = " / ".join(f"{row['step_s'][key]:.3f}" for key in ("min", "median", "max"))
             each = 1000 * row["step_s"]["median"] / row["edges"]
+            steps = three(row["step_s"], 3)
             print(
-                f"{name:14} {spread:>24} {row['edges']:6d} {each:11.2f} {row['edge_shapes']:7d} "
+                f"{name:14} {steps:>24} {row['edges']:6d} {each:11.2f} {row['edge_shapes']:7d} "
                 f"{row['traced_s']:9.1f} {row['first_step_s']:8.1f} {row['peak_rss_mib']:6d}"
             )
     about = {"date": date.today().isoformat(), **vars(options)}

@@ -20,6 +20,8 @@ import time
 from datetime import date
 from pathlib import Path
 
+from figures import spread, three
+
 PEER = Path(__file__).resolve().parents[2] / "shared" / "bench" / "torch_supernet.py"
 
 
@@ -157,18 +159,20 @@ def main() -> None:
         layouts = [name for name in summary if name != "gdas-tf"]
         best = min(layouts, key=lambda name: summary[name]["median_s"])
         # The two sides of a ratio come from the same turn.
-        turns = sorted(
-            mine["step_s"]["median"] / theirs["step_s"]["median"]
-            for mine, theirs in zip(results["gdas-tf"], results[best], strict=True)
+        turns = spread(
+            [
+                mine["step_s"]["median"] / theirs["step_s"]["median"]
+                for mine, theirs in zip(results["gdas-tf"], results[best], strict=True)
+            ]
         )
         summary["ratio"] = {
             "to": best,
-            "step": {"min": turns[0], "median": statistics.median(turns), "max": turns[-1]},
+            "step": turns,
             "memory": summary["gdas-tf"]["peak_rss_mib"] / summary[best]["peak_rss_mib"],
         }
         print(
-            f"ratio to {best}, less is better: step {turns[0]:.2f} / {statistics.median(turns):.2f} / "
-            f"{turns[-1]:.2f} (min / median / max), memory {summary['ratio']['memory']:.2f}"
+            f"ratio to {best}, less is better: step {three(turns)} (min / median / max), "
+            f"memory {summary['ratio']['memory']:.2f}"
         )
     about = {"date": date.today().isoformat(), **vars(options)}
     options.json.write_text(json.dumps({"about": about, **summary}, default=str, indent=2) + "\n")

@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from figures import spread, three
 
 CONCURRENCY = 16
 MAX_SECONDS = 30.0
@@ -197,7 +198,17 @@ class Server:
 @contextlib.contextmanager
 def serving(model: Path, options: list[str]) -> Iterator[Server]:
     """Runs `gdas-tf serve` on a free port of the loopback."""
-    command = [sys.executable, "-m", "gdas_tf.cli", "serve", f"measured={model}", "--port", "0", "--json"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "gdas_tf.cli",
+        "serve",
+        f"measured={model}",
+        "--port",
+        "0",
+        "--json",
+    ]
     process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -316,15 +327,8 @@ def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dic
     return {"model": model.name, "rounds": rounds, "seconds": seconds, "rows": rows, "ratios": ratios}
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
-
-
 def report(result: dict[str, Any]) -> str:
     """Returns a measurement as tables."""
-
-    def three(values: dict[str, float], digits: int) -> str:
-        return " / ".join(f"{values[key]:.{digits}f}" for key in ("min", "median", "max"))
 
     lines = [
         f"{result['model']}: {result['rounds']} rounds of {result['seconds']:g} s, min / median / max",

@@ -28,19 +28,24 @@ def import_tensorflow() -> None:
     Those lines come before any setting of TensorFlow's is read; `--debug`, which leaves TF_CPP_MIN_LOG_LEVEL
     alone, shows them.
     """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2":
+    debugging = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2"
+    with contextlib.nullcontext() if debugging else _stderr_nowhere():
         from gdas_tf.runtime import set_threads
-    else:
-        sys.stderr.flush()
-        stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 2)
-            from gdas_tf.runtime import set_threads
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            os.close(nowhere)
     set_threads()
+
+
+@contextlib.contextmanager
+def _stderr_nowhere() -> Iterator[None]:
+    """Drops what is written to stderr, by C++ as well."""
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def print_result(as_json: bool, result: dict[str, Any], text: str) -> None:

@@ -12,8 +12,6 @@ import csv
 import io
 import json
 import math
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.machine import cores, processor
 from gdas_tf.runs import atomic_path, atomic_write
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
@@ -443,7 +442,8 @@ def _describe(
 
 def _peak_memory(path: Path, size: int) -> float:
     """Returns the peak resident memory, in MiB, of a new process that loads a file and runs three batches."""
-    command = [sys.executable, "-m", "gdas_tf.export.benchmark", str(path), str(size)]
+    # -P: in a checkout of this project the folder gdas_tf would stand before what is installed.
+    command = [sys.executable, "-P", "-m", "gdas_tf.export.benchmark", str(path), str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(f"{path}: fails at batch size {size}: {done.stderr.strip()[-200:]}")
@@ -476,12 +476,7 @@ def _machine() -> dict[str, Any]:
     """Returns what the figures depend on."""
     import onnxruntime
 
-    processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": processor, "cores": cores, "onnxruntime": onnxruntime.__version__}
+    return {"processor": processor(), "cores": cores(), "onnxruntime": onnxruntime.__version__}
 
 
 def _series(measurements: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

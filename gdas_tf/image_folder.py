@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gdas_tf.errors import UsageError
 from gdas_tf.images import SUFFIXES, read_file, read_header
+from gdas_tf.machine import cores
 from gdas_tf.sources import Batches, Part, Source, by, listing
 
 TRAIN = ("train", "training")
@@ -120,8 +121,7 @@ class _Reader:
                 return _Unreadable(file, error)
 
         unreadable: list[_Unreadable] = []
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
+        with ThreadPoolExecutor(cores()) as pool, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata and many pixels
             for start in range(0, len(files), _BATCH):
                 values = list(pool.map(attempt, files[start : start + _BATCH]))

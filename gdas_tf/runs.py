@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdas_tf.config import Config, differences
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.machine import cores, processor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -407,18 +408,10 @@ def versions() -> dict[str, Any]:
             found[package] = None
     found["machine"] = {
         "system": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
     }
     return found
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _replace_directory(temporary: Path, path: Path) -> None:

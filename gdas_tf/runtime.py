@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from gdas_tf.machine import cores
+
 
 def set_threads() -> None:
     """Let the cores work on operations side by side rather than all on one operation.
@@ -23,9 +25,8 @@ def set_threads() -> None:
     if chosen or "TF_NUM_INTRAOP_THREADS" in os.environ or tf.config.list_physical_devices("GPU"):
         return
     # A cell has about four edges to work on at a time. More than two cores were not measured.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):  # TensorFlow runs already
-        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // 4))
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // 4))
 
 
 @contextlib.contextmanager

@@ -142,6 +142,18 @@ def test_result_table_csv_picture(tmp_path: Path, images: tuple[np.ndarray, np.n
         assert (tmp_path / name).stat().st_size > 5000
 
 
+def test_a_folder_named_like_the_package_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a checkout of this project, where the README has people begin.
+    (tmp_path / "gdas_tf").mkdir()
+    (tmp_path / "gdas_tf/__init__.py").write_text("raise ImportError('not the one installed')\n")
+    monkeypatch.chdir(tmp_path)
+    path = classifier_file(tmp_path / "m.onnx")
+    result = benchmark_models([path], batch_sizes=[1], threads=[1], seconds=0.01, warm_up=1)
+    assert result["measurements"][0]["peak_mib"] > 10
+
+
 def test_rounds_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each round measures each file in each setting before the next begins, with another file first."""
     paths = [classifier_file(tmp_path / f"{name}.onnx") for name in "ab"]

@@ -12,7 +12,6 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from gdas_tf.export.serving import classification, open_inference, tensorflow_serving
-from gdas_tf.export.serving.classifier import cores
 from gdas_tf.export.serving.drawings import CELLS, Drawings
 from gdas_tf.export.serving.http import (
     BodyReader,
@@ -25,6 +24,7 @@ from gdas_tf.export.serving.http import (
 )
 from gdas_tf.export.serving.metrics import CONTENT_TYPE, Metrics
 from gdas_tf.export.serving.served_model import ServedModel
+from gdas_tf.machine import cores
 
 _log = logging.getLogger("gdas_tf.serve")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gdas_tf.errors import UsageError
+from gdas_tf.machine import cores
 
 Layout = Literal["nhwc", "nchw"]
 
@@ -25,11 +25,6 @@ DATA_TYPES: dict[str, np.dtype] = {
 """Element types of inputs and outputs that are served, by onnxruntime's name."""
 
 _INPUT_RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
-
-
-def cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ import uvicorn
 
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.export.serving.application import Application, Limits
-from gdas_tf.export.serving.classifier import Classifier, InputOptions, cores
+from gdas_tf.export.serving.classifier import Classifier, InputOptions
 from gdas_tf.export.serving.metrics import Metrics, ModelMetrics
 from gdas_tf.export.serving.repository import ModelFile
 from gdas_tf.export.serving.served_model import ServedModel
+from gdas_tf.machine import cores
 
 _LAME_DUCK_SECONDS = 0.5
 """After SIGTERM: how long answers still go out with `Connection: close`, so that clients go elsewhere."""
