@@ -12,9 +12,19 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from gdas_tf.constants import constant, ones, zeros
 from gdas_tf.mixed import MixedOperation
 from gdas_tf.operations import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
-from gdas_tf.primitives import EPSILON, convolution, max_pool, relu
+from gdas_tf.primitives import (
+    EPSILON,
+    convolution,
+    convolution_input_gradient,
+    convolution_kernel_gradient,
+    max_pool,
+    normalize,
+    normalize_gradient,
+    relu,
+)
 from gdas_tf.sampling import Sample
 from gdas_tf.search_space import SearchSpace
 
@@ -72,10 +82,10 @@ class BatchNorm(SupernetLayer):
         )
 
     def call(self, inputs: tf.Tensor, update: Update | None = None) -> tf.Tensor:
-        ones, zeros = tf.ones([inputs.shape[-1]]), tf.zeros([inputs.shape[-1]])
-        scale, offset = (self.gamma.value, self.beta.value) if self.affine else (ones, zeros)
+        one, zero = ones(inputs.shape[-1]), zeros(inputs.shape[-1])
+        scale, offset = (self.gamma.value, self.beta.value) if self.affine else (one, zero)
         training = update is not None
-        mean, variance = (zeros, ones) if training else (self.mean.value, self.variance.value)
+        mean, variance = (zero, one) if training else (self.mean.value, self.variance.value)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=scale,
@@ -86,9 +96,14 @@ class BatchNorm(SupernetLayer):
             is_training=training,
         )
         if update == "weights":
-            for moving, batch in ((self.mean, mean), (self.variance, variance)):
-                moving.assign(self.momentum * moving + (1 - self.momentum) * tf.stop_gradient(batch))
+            self.update_statistics(mean, variance)
         return y
+
+    def update_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Move the statistics by those of a batch, each [C]."""
+        for moving, batch in ((self.mean, mean), (self.variance, variance)):
+            kept = constant(self.momentum) * moving.value
+            moving.assign(kept + constant(1 - self.momentum) * tf.stop_gradient(batch))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "affine": self.affine}
@@ -124,9 +139,39 @@ class Preprocess(SupernetLayer):
         self.norm.build((*input_shape[:-1], self.filters))
 
     def call(self, inputs: tf.Tensor, update: Update | None = None) -> tf.Tensor:
-        kernels = [tf.cast(kernel.value, inputs.dtype) for kernel in self.kernels]
+        kernels = [tf.cast(tf.convert_to_tensor(kernel.value), inputs.dtype) for kernel in self.kernels]
         kernel = factorize(kernels) if self.reduce else kernels[0]
-        return self.norm(convolution(inputs, kernel, 2 if self.reduce else 1), update=update)
+        stride = 2 if self.reduce else 1
+        if update is None:
+            return self.norm(convolution(inputs, kernel, stride))
+        y, statistics = self._train(inputs, kernel, stride, update)
+        if update == "weights":
+            self.norm.update_statistics(*statistics)
+        return y
+
+    def _train(
+        self, inputs: tf.Tensor, kernel: tf.Tensor, stride: int, update: Update
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The output, and mean and variance of the batch."""
+        statistics: list[tf.Tensor] = []
+
+        # The last argument is there to receive its gradient, in the update of the weights.
+        @tf.custom_gradient
+        def unit(x: tf.Tensor, *_: tf.Tensor) -> Any:
+            z = convolution(x, kernel, stride)
+            y = normalize(z)
+            statistics.extend((y.mean, y.variance))
+
+            def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                dz, _ = normalize_gradient(dy, z, y.reserved)
+                dx = convolution_input_gradient(dz, kernel, x.shape, stride)
+                if update == "architecture":
+                    return (dx,)
+                return dx, convolution_kernel_gradient(dz, x, tuple(kernel.shape), stride)
+
+            return y.output, gradient
+
+        return unit(inputs, *([kernel] if update == "weights" else [])), statistics
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape

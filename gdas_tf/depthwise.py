@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from gdas_tf.constants import constant
+
 
 def kernel_gradient(dy: tf.Tensor, x: tf.Tensor, size: int, dilation: int = 1) -> tf.Tensor:
     """Gradient of a depthwise convolution of stride 1 and SAME padding by its kernel.
@@ -29,22 +31,32 @@ def kernel_gradient(dy: tf.Tensor, x: tf.Tensor, size: int, dilation: int = 1) -
     if any(width % distance for distance in distances):
         return _plain_kernel_gradient(dy, x, size, dilation)
     if rows > height:
-        x, dy = (tf.pad(image, [[0, 0], [0, rows - height], [0, 0], [0, 0]]) for image in (x, dy))
+        below = constant(((0, 0), (0, rows - height), (0, 0), (0, 0)))
+        x, dy = tf.pad(x, below), tf.pad(dy, below)
         height = rows
     columns = {}
     for distance in distances:
-        shape = [-1, height, width // distance, distance * channels]
+        columns_of_x, columns_of_dy = x, dy
+        if distance > 1:
+            shape = constant((-1, height, width // distance, distance * channels))
+            columns_of_x, columns_of_dy = tf.reshape(x, shape), tf.reshape(dy, shape)
         phases = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=tf.reshape(x, shape),
-            filter_sizes=[rows, 3, distance * channels, 1],
-            out_backprop=tf.reshape(dy, shape),
+            input=columns_of_x,
+            filter_sizes=constant((rows, 3, distance * channels, 1)),
+            out_backprop=columns_of_dy,
             strides=[1, 1, 1, 1],
             padding="SAME",
         )
-        summed = tf.reduce_sum(tf.reshape(phases[::dilation], [size, 3, distance, channels]), 2)
-        left, middle, right = tf.unstack(summed, axis=1)
+        if size == 3 and distance == 1:
+            return phases
+        if dilation > 1:
+            phases = phases[::dilation]
+        if distance > 1:
+            phases = tf.reshape(phases, constant((size, 3, distance, channels)))
+            phases = tf.reduce_sum(phases, constant(2))[..., None]
+        left, middle, right = tf.unstack(phases, axis=1)
         columns |= {-distance: left, 0: middle, distance: right}
-    return tf.stack([columns[distance] for distance in sorted(columns)], 1)[..., None]
+    return tf.stack([columns[distance] for distance in sorted(columns)], 1)
 
 
 def _plain_kernel_gradient(dy: tf.Tensor, x: tf.Tensor, size: int, dilation: int) -> tf.Tensor:

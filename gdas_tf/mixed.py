@@ -6,7 +6,8 @@ How it runs, and why:
 - Branches are traced once for each shape of edge and shared by all edges of that shape.
 - A branch only calls its candidate, as a function of its own that is not inlined. TensorFlow optimizes the
   graph of a called function (oneDNN kernels, fusions) but not that of a branch: a depthwise convolution
-  directly in a branch takes 6 times as long (docs/performance.md).
+  directly in a branch takes 6 times as long (docs/performance.md). Only candidates in which there is nothing
+  to optimize are branches themselves.
 - The gradient is written out. A backward branch computes what it needs again from the edge's input, and there
   is one for each of the two updates: that of the architecture computes no gradients of kernels, that of the
   weights none of gates.
@@ -26,6 +27,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gdas_tf.constants import constant, zeros
 from gdas_tf.operations import CANDIDATES, FanInUniform, Shape, Statistics, Update, candidate
 
 
@@ -53,8 +55,10 @@ class Segments:
         shapes = self.shapes[operation]
         start, end = self.weight_bounds[operation]
         sizes = [math.prod(shape) for shape in shapes]
-        parts = tf.split(flat, [start, *sizes, self.weights - end])[1:-1] if shapes else []
-        return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+        if not shapes:
+            return []
+        parts = tf.split(flat, constant((start, *sizes, self.weights - end)), num=len(sizes) + 2)[1:-1]
+        return [tf.reshape(part, constant(shape)) for part, shape in zip(parts, shapes, strict=True)]
 
     def flat_weights(self, kernels: Sequence[tf.Tensor], operation: int) -> tf.Tensor:
         """The reverse of `kernels`: a vector [weights], zero outside of the candidate's segment."""
@@ -70,13 +74,13 @@ class Segments:
         parts = tf.reshape(flat[start:end], [self.norms[operation], 2, self.channels])
         return [(part[0], part[1]) for part in tf.unstack(parts)] if self.norms[operation] else []
 
-    def weight_mask(self) -> np.ndarray:
-        """bool [K, weights], true in the segment of each candidate."""
-        return _segment_mask(self.weight_bounds, self.weights)
+    def weight_mask(self, index: tf.Tensor) -> tf.Tensor:
+        """bool [edges, weights], true in the segment of each edge's candidate; index: int32 [edges]."""
+        return _in_segment(self.weight_bounds, index)
 
-    def statistic_mask(self) -> np.ndarray:
-        """bool [K, statistics], true in the segment of each candidate."""
-        return _segment_mask(self.statistic_bounds, self.statistics)
+    def statistic_mask(self, index: tf.Tensor) -> tf.Tensor:
+        """bool [edges, statistics], true in the segment of each edge's candidate; index: int32 [edges]."""
+        return _in_segment(self.statistic_bounds, index)
 
 
 def _bounds(sizes: Sequence[int]) -> list[tuple[int, int]]:
@@ -85,15 +89,18 @@ def _bounds(sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _place(parts: Sequence[tf.Tensor], bounds: tuple[int, int], total: int) -> tf.Tensor:
-    start, end = bounds
-    flat = [tf.cast(tf.reshape(part, [-1]), tf.float32) for part in parts]
-    return tf.concat([tf.zeros([start]), *flat, tf.zeros([total - end])], 0)
+    if not parts:
+        return zeros(total)
+    flat = [part if part.shape.rank == 1 else tf.reshape(part, constant((-1,))) for part in parts]
+    joined = tf.concat(flat, constant(0)) if len(flat) > 1 else flat[0]
+    return tf.pad(tf.cast(joined, tf.float32), constant(((bounds[0], total - bounds[1]),)))
 
 
-def _segment_mask(bounds: Sequence[tuple[int, int]], total: int) -> np.ndarray:
-    position = np.arange(total)[None]
-    starts, ends = (np.array(side)[:, None] for side in zip(*bounds, strict=True))
-    return (position >= starts) & (position < ends)
+def _in_segment(bounds: Sequence[tuple[int, int]], index: tf.Tensor) -> tf.Tensor:
+    # The candidate that each place belongs to is one number, a mask of all candidates K times as many.
+    # (int8, as a GPU compares int32 on the host.)
+    owners = np.repeat(np.arange(len(bounds), dtype=np.int8), [end - start for start, end in bounds])
+    return tf.equal(owners, tf.cast(index, tf.int8)[:, None])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,10 +158,10 @@ def forward_branches(edge: EdgeShape) -> list[Any]:
     def branch(operation: int, name: str) -> Any:
         def run(x: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
             result = candidate(name).forward(x, edge.kernels(weights, operation), edge.stride)
-            moments = result.moments or (tf.zeros([0]),) * MOMENTS
+            moments = result.moments or (zeros(0),) * MOMENTS
             return (result.output, edge.segments.flat_statistics(result.statistics, operation), *moments)
 
-        return _branch(run, [edge.x, edge.weights], edge.jit_compile)
+        return _branch(run, [edge.x, edge.weights], edge, name)
 
     return [branch(i, name) for i, name in enumerate(edge.operations)]
 
@@ -172,7 +179,7 @@ def backward_branches(edge: EdgeShape, update: Update) -> list[Any]:
             return result.input, result.gate
 
         inputs = [edge.y, edge.x, edge.weights, *[tf.TensorSpec(None)] * MOMENTS]
-        return _branch(run, inputs, edge.jit_compile)
+        return _branch(run, inputs, edge, name)
 
     return [branch(i, name) for i, name in enumerate(edge.operations)]
 
@@ -187,20 +194,22 @@ def inference_branches(edge: EdgeShape) -> list[Any]:
             return candidate(name).inference(x, edge.kernels(weights, operation), moving, edge.stride)
 
         inputs = [edge.x, edge.weights, tf.TensorSpec([edge.segments.statistics])]
-        return _branch(run, inputs, edge.jit_compile)
+        return _branch(run, inputs, edge, name)
 
     return [branch(i, name) for i, name in enumerate(edge.operations)]
 
 
-def _branch(function: Callable[..., Any], inputs: list[tf.TensorSpec], jit_compile: bool) -> Any:
+def _branch(function: Callable[..., Any], inputs: list[tf.TensorSpec], edge: EdgeShape, name: str) -> Any:
     """Trace a function of its own, which is not inlined, and the branch that only calls it."""
     # The functions are global: they must not belong to whatever graph happens to be traced when they are
     # first used.
     with tf.init_scope():
+        if candidate(name).trivial(edge.stride):
+            return tf.function(function, autograph=False).get_concrete_function(*inputs)
         call = tf.function(
             function,
             autograph=False,
-            jit_compile=jit_compile or None,
+            jit_compile=edge.jit_compile or None,
             experimental_attributes={"_noinline": True},
         ).get_concrete_function(*inputs)
         return tf.function(lambda *arguments: call(*arguments), autograph=False).get_concrete_function(
@@ -323,13 +332,13 @@ class MixedOperation(keras.layers.Layer):
 
     def update_statistics(self, batch: tf.Tensor, index: tf.Tensor) -> None:
         """Move the statistics of the sampled operations (int32 [edges]) by those of a batch [edges, S]."""
-        sampled = tf.gather(self.segments.statistic_mask(), index)
-        moved = self.momentum * self.statistics + (1 - self.momentum) * batch
+        sampled = self.segments.statistic_mask(index)
+        moved = constant(self.momentum) * self.statistics + constant(1 - self.momentum) * batch
         self.statistics.assign(tf.where(sampled, moved, self.statistics))
 
     def weight_mask(self, index: tf.Tensor) -> tf.Tensor:
         """bool [edges, P]: which weights belong to the sampled operations; index: int32 [edges]."""
-        return tf.gather(self.segments.weight_mask(), index)
+        return self.segments.weight_mask(index)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape

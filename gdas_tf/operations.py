@@ -67,6 +67,10 @@ class Candidate(abc.ABC):
         """Number of batch norms, each over all channels."""
         return 0
 
+    def trivial(self, stride: int) -> bool:
+        """Whether there is nothing to optimize in it: no convolution, pooling or batch norm."""
+        return False
+
     @abc.abstractmethod
     def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
         """Apply to x [B, H, W, C] in training."""
@@ -95,26 +99,25 @@ def _homogeneous(dx: tf.Tensor, x: tf.Tensor, update: Update) -> Backward:
 
     By Euler's theorem y = J x, so that sum(dy * y) = sum(dx * x), and the output need not be kept.
     """
-    gate = tf.reduce_sum(tf.cast(dx * x, tf.float32)) if update == "architecture" else None
-    return Backward(dx, gate, [])
+    products = tf.cast(dx * x, tf.float32) if update == "architecture" else None
+    return Backward(dx, _gate(products, update), [])
+
+
+def _gate(products: tf.Tensor | None, update: Update) -> tf.Tensor | None:
+    return tf.reduce_sum(products) if update == "architecture" else None
 
 
 class Zero(Candidate):
     """`none`: the output is zero, nothing flows back."""
 
+    def trivial(self, stride: int) -> bool:
+        return True
+
     def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
-        batch, height, width, channels = x.shape
-        y = self._zeros(x, (batch, -(-height // stride), -(-width // stride), channels))
-        return Forward(y, (), [])
+        return Forward(p.zeros_like(x if stride == 1 else p.subsample(x, stride)), (), [])
 
     def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
-        return Backward(self._zeros(x, x.shape), tf.constant(0.0), [])
-
-    @staticmethod
-    def _zeros(x: tf.Tensor, shape: Shape) -> tf.Tensor:
-        # Were the zero a constant, the whole image would be folded to one, and every edge would keep it.
-        nought = tf.minimum(tf.abs(x[0, 0, 0, 0]), 0)
-        return tf.fill(shape, nought)
+        return Backward(p.zeros_like(x), tf.constant(0.0), [])
 
 
 class Skip(Candidate):
@@ -126,6 +129,9 @@ class Skip(Candidate):
     def norms(self, stride: int) -> int:
         return stride - 1
 
+    def trivial(self, stride: int) -> bool:
+        return stride == 1
+
     def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
         if stride == 1:
             return Forward(tf.identity(x), (), [])
@@ -136,14 +142,14 @@ class Skip(Candidate):
         if stride == 1:
             return _homogeneous(dy, x, update)
         r, kernel = p.relu(x), factorize(kernels)
-        dz, gate = p.normalize_gradient(dy, p.convolution(r, kernel, 2), moments)
+        dz, products = p.normalize_gradient(dy, p.convolution(r, kernel, 2), moments)
         dr = p.convolution_input_gradient(dz, kernel, x.shape, 2)
         dkernels = []
         if update == "weights":
             dkernel = p.convolution_kernel_gradient(dz, r, tuple(kernel.shape), 2)
             half = kernels[0].shape[-1]
             dkernels = [dkernel[:1, :1, :, :half], dkernel[1:, 1:, :, half:]]
-        return Backward(p.relu_gradient(dr, r), gate, dkernels)
+        return Backward(p.relu_gradient(dr, r), _gate(products, update), dkernels)
 
     def inference(self, x, kernels, statistics, stride) -> tf.Tensor:
         if stride == 1:
@@ -207,8 +213,8 @@ class Convolutions(Candidate):
         for unit, (r, u, z, reserved) in reversed(list(enumerate(computed))):
             depthwise_kernel, pointwise_kernel = kernels[2 * unit : 2 * unit + 2]
             unit_stride = stride if unit == 0 else 1
-            dz, scale_gradient = p.normalize_gradient(dy, z, reserved)
-            gate = scale_gradient if gate is None else gate
+            dz, products = p.normalize_gradient(dy, z, reserved)
+            gate = _gate(products, update) if gate is None else gate
             du = p.convolution_input_gradient(dz, pointwise_kernel, z.shape)
             if update == "weights":
                 dkernels = [
@@ -267,12 +273,12 @@ class DenseConvolution(Candidate):
 
     def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
         r = p.relu(x)
-        dz, gate = p.normalize_gradient(dy, p.convolution(r, kernels[0], stride), moments)
+        dz, products = p.normalize_gradient(dy, p.convolution(r, kernels[0], stride), moments)
         dr = p.convolution_input_gradient(dz, kernels[0], r.shape, stride)
         dkernels = []
         if update == "weights":
             dkernels = [p.convolution_kernel_gradient(dz, r, tuple(kernels[0].shape), stride)]
-        return Backward(p.relu_gradient(dr, r), gate, dkernels)
+        return Backward(p.relu_gradient(dr, r), _gate(products, update), dkernels)
 
     def inference(self, x, kernels, statistics, stride) -> tf.Tensor:
         return p.normalize_by(p.convolution(p.relu(x), kernels[0], stride), *statistics[0])

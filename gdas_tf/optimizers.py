@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from gdas_tf.constants import constant
+
 
 @keras.saving.register_keras_serializable("gdas_tf")
 class SGD(keras.optimizers.Optimizer):
@@ -55,9 +57,10 @@ class SGD(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         velocity = self.velocities[index]
         weight, before = tf.convert_to_tensor(variable), tf.convert_to_tensor(velocity)
-        gradient = tf.cast(gradient, weight.dtype) + self.decay * weight
-        moved = self.momentum * before + gradient
-        updated = weight - tf.cast(learning_rate, weight.dtype) * (gradient + self.momentum * moved)
+        gradient = tf.cast(gradient, weight.dtype) + constant(self.decay) * weight
+        momentum = constant(self.momentum)
+        moved = momentum * before + gradient
+        updated = weight - tf.cast(learning_rate, weight.dtype) * (gradient + momentum * moved)
         mask = self.masks.get(self._trainable_variables[index].path)
         if mask is not None:
             moved = tf.where(mask, moved, before)

@@ -13,9 +13,18 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from gdas_tf.constants import constant, ones, zeros
 from gdas_tf.depthwise import kernel_gradient
 
 EPSILON = 1e-5
+
+
+def zeros_like(x: tf.Tensor) -> tf.Tensor:
+    """Zeros of the shape and type of x, made when they are needed.
+
+    `tf.zeros_like` makes a constant of an image of known size, which is kept ever after.
+    """
+    return tf.raw_ops.ZerosLike(x=x)
 
 
 def relu(x: tf.Tensor) -> tf.Tensor:
@@ -38,7 +47,7 @@ def convolution_input_gradient(
 ) -> tf.Tensor:
     """Gradient of `convolution` by its input, of shape `input_shape`."""
     return tf.raw_ops.Conv2DBackpropInput(
-        input_sizes=input_shape.as_list(),
+        input_sizes=constant(input_shape),
         filter=kernel,
         out_backprop=dy,
         strides=[1, stride, stride, 1],
@@ -52,7 +61,7 @@ def convolution_kernel_gradient(
     """Gradient of `convolution` by its kernel, of shape `kernel_shape`."""
     return tf.raw_ops.Conv2DBackpropFilter(
         input=x,
-        filter_sizes=list(kernel_shape),
+        filter_sizes=constant(kernel_shape),
         out_backprop=dy,
         strides=[1, stride, stride, 1],
         padding="SAME",
@@ -92,7 +101,7 @@ def _inner(kernel: tf.Tensor, useless: int) -> tf.Tensor:
     if not useless:
         return kernel
     size = kernel.shape[0] - 2 * useless
-    return tf.slice(kernel, [useless, useless, 0, 0], [size, size, -1, -1])
+    return tf.slice(kernel, constant((useless, useless, 0, 0)), constant((size, size, -1, -1)))
 
 
 def _depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int, dilation: int = 1) -> tf.Tensor:
@@ -114,7 +123,7 @@ def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, dilation: int = 
     if stride == 1:
         kernel = _inner(kernel, _useless_taps(kernel.shape[0], x.shape, dilation))
         if kernel.shape[0] == 1:
-            return x * kernel[0, 0, :, 0]
+            return x * tf.reshape(kernel, constant((-1,)))
     if dilation == 1 or (x.dtype == tf.float32 and _native_dilation()):
         return _depthwise(x, kernel, stride, dilation)
     return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[dilation, dilation])
@@ -129,9 +138,9 @@ def depthwise_input_gradient(
     if dilation > 1 or kernel.shape[0] == 1:
         # At stride 1 with an odd kernel the gradient is the convolution with the kernel turned by 180
         # degrees. (oneDNN's own input gradient ignores the dilation without saying so.)
-        return depthwise(dy, tf.reverse(kernel, [0, 1]), 1, dilation)
+        return depthwise(dy, tf.reverse(kernel, constant((0, 1))), 1, dilation)
     return tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-        input_sizes=input_shape.as_list(),
+        input_sizes=constant(input_shape),
         filter=kernel,
         out_backprop=dy,
         strides=[1, stride, stride, 1],
@@ -147,13 +156,14 @@ def depthwise_kernel_gradient(
         useless = _useless_taps(kernel_shape[0], x.shape, dilation)
         size = kernel_shape[0] - 2 * useless
         if size == 1:
-            inner = tf.reduce_sum(dy * x, [0, 1, 2])[None, None, :, None]
+            inner = tf.reshape(tf.reduce_sum(dy * x, constant((0, 1, 2))), constant((1, 1, -1, 1)))
         else:
             inner = kernel_gradient(dy, x, size, dilation)
-        return tf.pad(inner, [[useless, useless], [useless, useless], [0, 0], [0, 0]]) if useless else inner
+        around = (useless, useless)
+        return tf.pad(inner, constant((around, around, (0, 0), (0, 0)))) if useless else inner
     return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
         input=x,
-        filter_sizes=list(kernel_shape),
+        filter_sizes=constant(kernel_shape),
         out_backprop=dy,
         strides=[1, stride, stride, 1],
         padding="SAME",
@@ -171,40 +181,39 @@ class Normalized(NamedTuple):
 
 def normalize(x: tf.Tensor) -> Normalized:
     """Batch norm by the statistics of the batch; the variance returned is the unbiased one."""
-    ones, zeros = tf.ones([x.shape[-1]]), tf.zeros([x.shape[-1]])
+    one, zero = ones(x.shape[-1]), zeros(x.shape[-1])
     y, mean, variance, *reserved = tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=ones, offset=zeros, mean=zeros, variance=ones, epsilon=EPSILON, is_training=True
+        x=x, scale=one, offset=zero, mean=zero, variance=one, epsilon=EPSILON, is_training=True
     )
     return Normalized(y, mean, variance, tuple(reserved))
 
 
 def normalize_by(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
     """Batch norm by given statistics, each [C]."""
-    ones, zeros = tf.ones_like(mean), tf.zeros_like(mean)
+    one, zero = ones(x.shape[-1]), zeros(x.shape[-1])
     return tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=ones, offset=zeros, mean=mean, variance=variance, epsilon=EPSILON, is_training=False
+        x=x, scale=one, offset=zero, mean=mean, variance=variance, epsilon=EPSILON, is_training=False
     ).y
 
 
 def normalize_gradient(
     dy: tf.Tensor, x: tf.Tensor, reserved: tuple[tf.Tensor, ...]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Gradient of `normalize` by its input, and `sum(dy * y)`, a scalar, which comes at no cost.
+    """Gradient of `normalize` by its input, and the sum of dy * y over each channel [C].
 
-    The gradient by a scale of one would be the sum of dy * y over each channel; the kernel computes it
-    anyway.
+    The latter is the gradient by a scale of one; the kernel computes it anyway.
     """
     dx, dscale, *_ = tf.raw_ops.FusedBatchNormGradV3(
         y_backprop=dy,
         x=x,
-        scale=tf.ones([x.shape[-1]]),
+        scale=ones(x.shape[-1]),
         reserve_space_1=reserved[0],
         reserve_space_2=reserved[1],
         reserve_space_3=reserved[2],
         epsilon=EPSILON,
         is_training=True,
     )
-    return dx, tf.reduce_sum(dscale)
+    return dx, dscale
 
 
 def max_pool(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:
@@ -240,7 +249,7 @@ def average_pool(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:
 def average_pool_gradient(dy: tf.Tensor, input_shape: tf.TensorShape, size: int, stride: int) -> tf.Tensor:
     """Gradient of `average_pool` by its input, of shape `input_shape`."""
     return tf.raw_ops.AvgPoolGrad(
-        orig_input_shape=input_shape.as_list(),
+        orig_input_shape=constant(input_shape),
         grad=dy,
         ksize=[1, size, size, 1],
         strides=[1, stride, stride, 1],
@@ -256,7 +265,7 @@ def subsample(x: tf.Tensor, stride: int) -> tf.Tensor:
 def subsample_gradient(dy: tf.Tensor, input_shape: tf.TensorShape, stride: int) -> tf.Tensor:
     """Gradient of `subsample` by its input, of shape `input_shape`: zero between the pixels taken."""
     return tf.raw_ops.AvgPoolGrad(
-        orig_input_shape=input_shape.as_list(),
+        orig_input_shape=constant(input_shape),
         grad=dy,
         ksize=[1, 1, 1, 1],
         strides=[1, stride, stride, 1],

@@ -162,8 +162,9 @@ def test_segments_cut_and_place(stride: int) -> None:
     flat = tf.range(segments.weights, dtype=tf.float32) + 1
     placed = [segments.flat_weights(segments.kernels(flat, i), i) for i in range(len(OPERATIONS))]
     np.testing.assert_array_equal(tf.add_n(placed), flat)
-    masks = segments.weight_mask()
+    operations = tf.range(len(OPERATIONS))
+    masks = segments.weight_mask(operations).numpy()
     np.testing.assert_array_equal(masks.sum(0), np.ones(segments.weights))
     for mask, row in zip(masks, placed, strict=True):
         np.testing.assert_array_equal(mask, row.numpy() > 0)
-    assert segments.statistic_mask().shape == (len(OPERATIONS), segments.statistics)
+    assert segments.statistic_mask(operations).shape == (len(OPERATIONS), segments.statistics)

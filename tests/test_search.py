@@ -206,7 +206,7 @@ def test_what_was_not_sampled_does_not_move() -> None:
             assert (velocity == momenta[position])[~sampled].all()
             if sampled.any():
                 assert moved[sampled].any()
-            kept = ~tf.gather(layer.segments.statistic_mask(), index[edges]).numpy()
+            kept = ~layer.segments.statistic_mask(tf.constant(index[edges])).numpy()
             assert (layer.statistics.numpy() == statistics)[kept].all()
             if not kept.all():
                 assert (layer.statistics.numpy() != statistics)[~kept].any()
