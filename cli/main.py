@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -94,6 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, RunError):
             _complain(f"failed: {error}")
             return 1
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            _complain(f"error: no file can have a name as long as {str(error.filename)[:60]}...")
+            return 2
         _complain(f"failed unexpectedly: {type(error).__name__}: {error}; --debug shows where")
         return 1
 

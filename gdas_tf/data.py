@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -282,9 +282,16 @@ def eval_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     return (
         tf.data.Dataset.range(len(split), output_type=tf.int32)
         .batch(batch_size)
-        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(_as_written(batch), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _as_written(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep AutoGraph, which takes half a second, from rewriting a function without control flow."""
+    import tensorflow as tf
+
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 def _batches(
@@ -330,11 +337,13 @@ def _batches(
 
     chosen = (
         tf.data.Dataset.range(first_step // in_epoch, np.iinfo(np.int64).max)
-        .flat_map(epoch)
+        .flat_map(_as_written(epoch))
         .skip(first_step % in_epoch)
     )
     numbers = tf.data.Dataset.range(first_step, first_step + steps)
-    batches = tf.data.Dataset.zip((numbers, chosen)).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = tf.data.Dataset.zip((numbers, chosen)).map(
+        _as_written(batch), num_parallel_calls=tf.data.AUTOTUNE
+    )
     return batches.apply(tf.data.experimental.assert_cardinality(steps))
 
 

@@ -5,6 +5,7 @@ A source knows its classes, the shape of its images and their number, and reads 
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -77,13 +78,14 @@ def open_source(
     path = Path(name).expanduser()
     if name == "digits":
         return digits(image_size, image_channels)
-    if path.is_dir():
+    # os.path, as pathlib raises an error about names that are too long to be one.
+    if os.path.isdir(path):
         from gdas_tf.image_folder import image_folder
 
         return image_folder(path, image_size, image_channels)
     if path.suffix.lower() == ".npz":
         return npz(path, image_size, image_channels)
-    if path.exists():
+    if os.path.exists(path):
         raise UsageError(f"data {name}: it is neither a folder of images nor an .npz file")
     if path.is_absolute() or name.startswith((".", "~")):
         raise UsageError(f"data {name}: there is no such folder")

@@ -343,6 +343,8 @@ def complaint(result: Result, code: int) -> str:
         (["run", "--data", "no-such-data"], "no-such-data"),
         (["run", "--search-epochs", "0"], "--search-epochs: found 0; it must be at least 1"),
         (["run", "--search-epochs", "many"], "--search-epochs: found 'many'; accepted is a whole number"),
+        (["run", "--run-dir", 300 * "x"], "no file can have a name as long as xxx"),
+        (["run", "--data", 300 * "x"], "there is no such folder or file, and no data set of that name"),
         (["run", "--search-sampler", "dice"], "--search-sampler: found 'dice'; accepted: gumbel, direct"),
         (["run", "--search-operations", "conv_9x9"], "conv_9x9"),
         (["run", "--search-operations", "none"], "at least one besides none"),
