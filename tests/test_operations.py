@@ -63,7 +63,7 @@ def test_gradients_are_those_of_automatic_differentiation(
     name: str, stride: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The gradient that TensorFlow registers for oneDNN's dilated kernel ignores the dilation.
-    monkeypatch.setattr(primitives, "_native_dilation", lambda: False)
+    monkeypatch.setattr(primitives, "_native_dilation", lambda dtype: False)
     operation = candidate(name)
     random = tf.random.Generator.from_seed(5)
     x = random.normal((3, size, size, CHANNELS))
@@ -88,6 +88,26 @@ def test_dilated_depthwise_convolution_is_tensorflows(size: int) -> None:
     kernel = tf.random.stateless_normal((size, size, 16, 1), [3, 4])
     expected = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[2, 2])
     np.testing.assert_allclose(primitives.depthwise(x, kernel, 1, 2), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 2), (2, 1)])
+def test_depthwise_convolution_in_bfloat16(stride: int, dilation: int, size: int) -> None:
+    generator = np.random.default_rng(5)
+    small = [(4, 12, 12, 16), (size, size, 16, 1), (4, 12 // stride, 12 // stride, 16)]
+    # Whole numbers that bfloat16 has, so that only the result is rounded.
+    x, kernel, dy = (tf.constant(generator.integers(-2, 3, shape), tf.float32) for shape in small)
+    results = {}
+    for dtype in (tf.float32, tf.bfloat16):
+        cast_x, cast_kernel, cast_dy = (tf.cast(value, dtype) for value in (x, kernel, dy))
+        results[dtype] = [
+            primitives.depthwise(cast_x, cast_kernel, stride, dilation),
+            primitives.depthwise_input_gradient(cast_dy, cast_kernel, x.shape, stride, dilation),
+            primitives.depthwise_kernel_gradient(cast_dy, cast_x, tuple(kernel.shape), stride, dilation),
+        ]
+    for exact, found in zip(results[tf.float32], results[tf.bfloat16], strict=True):
+        assert found.dtype == tf.bfloat16
+        np.testing.assert_allclose(tf.cast(found, tf.float32), exact, rtol=2**-7, atol=0.02)
 
 
 @pytest.mark.parametrize("size", [3, 5, 7])
