@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gdas_tf.cli.console import import_tensorflow, say
 from gdas_tf.cli.job import Job
 from gdas_tf.errors import UsageError
-from gdas_tf.runs import Run, write_json
+from gdas_tf.runs import Run, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -106,11 +106,26 @@ def benchmark(job: Job) -> dict[str, Any]:
             f"run directory {run.path}: it has no ONNX file; run gdas-tf export {run.path} first"
         )
     result = measure(files, job.config)
+    verified = _verified_accuracies(run)
+    for about in result["files"]:
+        about |= verified.get(Path(about["path"]).name, {})
     job.record()
     write_json(run.file("export/benchmark.json"), result)
     picture = run.file("pictures/benchmark.png")
     draw_benchmark(result, picture)
     return {**result, "written": {**_files(run, "export/benchmark.json"), picture.name: str(picture)}}
+
+
+def _verified_accuracies(run: Run) -> dict[str, dict[str, Any]]:
+    """What the export measured on held-out images, by the name of the file."""
+    path = run.path / "export" / "verification.json"
+    if not path.is_file():
+        return {}
+    report = read_json(path)
+    return {
+        entry["file"]: {"accuracy": entry["accuracy"], "images": report["images"]}
+        for entry in report["formats"].values()
+    }
 
 
 def draw(job: Job) -> dict[str, Any]:

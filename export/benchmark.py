@@ -238,6 +238,9 @@ def format_table(result: dict[str, Any]) -> str:
         for item in result["files"]
         if item.get("note")
     ]
+    images = {item["images"] for item in result["files"] if item.get("images")}
+    if images:
+        notes.insert(0, f"accuracy: on {' or '.join(map(str, sorted(images)))} test images")
     if compared:
         notes.insert(0, f"speed: against {result['files'][0]['file']}, in the same round")
     return "\n".join([*lines, *notes])

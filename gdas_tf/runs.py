@@ -91,7 +91,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`, renamed to `path` when the block ends without an error.
 
     The temporary path has the same suffix, and its folder exists. What is written there may be a file or a
-    folder. When the block raises, the temporary file is removed and `path` stays as it was.
+    folder. When the block raises, the temporary file is removed, with the folders made for it, and `path`
+    stays as it was.
 
     Example:
         >>> with atomic_path("model.keras") as temporary:
@@ -102,6 +103,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    made = [parent for parent in path.parents if not parent.exists()]
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +116,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                 os.replace(temporary, path)
     except BaseException:
         _remove(temporary)
+        with contextlib.suppress(OSError):  # one of them holds something by now
+            for folder in made:
+                folder.rmdir()
         raise
 
 

@@ -207,7 +207,8 @@ def test_stages_one_by_one_make_what_run_makes(gdas, finished, tiny_data):
     assert evaluated.json["accuracy"] == whole.json["test_accuracy"]
     exported = gdas("export", "one", "--json")
     assert exported.code == 0
-    assert gdas("benchmark", "one", *TINY[TINY.index("--benchmark-seconds") :]).code == 0
+    measured = gdas("benchmark", "one", *TINY[TINY.index("--benchmark-seconds") :], "--json")
+    assert measured.json["files"][0]["accuracy"] == exported.json["formats"]["onnx"]["accuracy"]
     assert gdas("draw", "one").code == 0
     one = Run.open("one")
     assert not [name for name in FILES if not one.file(name).exists()]

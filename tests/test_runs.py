@@ -91,6 +91,15 @@ def test_other_errors_pass_through(tmp_path):
         raise KeyError("mine")
 
 
+def test_failed_atomic_write_leaves_no_folder(tmp_path):
+    (tmp_path / "export").mkdir()
+    with pytest.raises(KeyError), atomic_path(tmp_path / "export" / "tf_serving" / "model") as temporary:
+        temporary.mkdir()
+        (temporary / "1").touch()
+        raise KeyError
+    assert [path.name for path in tmp_path.rglob("*")] == ["export"]
+
+
 def test_folder_in_the_way_of_a_path(tmp_path):
     (tmp_path / "file").write_text("I am a file")
     with pytest.raises(RunError, match="a part of the path is a file"):

@@ -101,9 +101,8 @@ def _read_input(model: ServedModel, request: dict[str, Any], binary: memoryview 
         )
     if "data" in tensor:
         raise HttpError(400, f"{where}: found both 'data' and binary_data_size; send one")
-    array = np.frombuffer(binary, source.dtype).reshape(shape)
-    # The JSON part before it has any length.
-    return array if array.flags.aligned else array.copy()
+    # Copied, as the JSON part before it has any length; by `bytes`, as NumPy lets another thread go first.
+    return np.frombuffer(bytes(binary), source.dtype).reshape(shape)
 
 
 def _from_data(data: Any, shape: tuple[int, ...], dtype: np.dtype, where: str) -> np.ndarray:
