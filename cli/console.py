@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -32,6 +33,8 @@ def import_tensorflow() -> None:
     with contextlib.nullcontext() if debugging else _stderr_nowhere():
         from gdas_tf.runtime import set_threads
     set_threads()
+    # A million objects that stay: the garbage collector need not look through them while graphs are made.
+    gc.freeze()
 
 
 @contextlib.contextmanager
