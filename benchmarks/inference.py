@@ -176,16 +176,21 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_sizes(parser: argparse.ArgumentParser, batch_sizes: list[int]) -> None:
+    """Adds the options of what is measured, and how long."""
     parser.add_argument("--genotype", default="GDAS_V1", help="name, .json or .txt [GDAS_V1]")
     sizes = {"channels": 16, "cells": 2, "size": 32, "rounds": 5, "threads": os.cpu_count()}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"[{default}]")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 64], help="[1 64]")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=batch_sizes, help=f"{batch_sizes}")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each file, batch size and round [1]")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_sizes(parser, [1, 64])
     parser.add_argument(
         "--torch-python",
         default=str(HERE.parents[1] / "venv-torch" / "bin" / "python"),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from datetime import date
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from figures import spread, three
-from inference import HERE, OURS, json_lines, measure
+from inference import HERE, OURS, add_sizes, json_lines, measure
 
 INT8 = "int8"
 CALIBRATION_IMAGES = 40
@@ -31,12 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--genotype", default="GDAS_V1", help="name, .json or .txt [GDAS_V1]")
-    sizes = {"channels": 16, "cells": 2, "size": 32, "rounds": 5, "threads": os.cpu_count()}
-    for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"[{default}]")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 64], help="[1 8 64]")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each file, batch size and round [1]")
+    add_sizes(parser, [1, 8, 64])
     parser.add_argument("--json", type=Path, default=Path("quantization.json"), help="file to write")
     arguments = parser.parse_args()
     import onnx
