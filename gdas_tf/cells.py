@@ -7,6 +7,7 @@ for, and None in inference. Statistics of batch norms move in the update of the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -17,6 +18,7 @@ from gdas_tf.mixed import MixedOperation
 from gdas_tf.operations import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
 from gdas_tf.primitives import (
     EPSILON,
+    Normalized,
     convolution,
     convolution_input_gradient,
     convolution_kernel_gradient,
@@ -139,39 +141,33 @@ class Preprocess(SupernetLayer):
         self.norm.build((*input_shape[:-1], self.filters))
 
     def call(self, inputs: tf.Tensor, update: Update | None = None) -> tf.Tensor:
-        kernels = [tf.cast(tf.convert_to_tensor(kernel.value), inputs.dtype) for kernel in self.kernels]
-        kernel = factorize(kernels) if self.reduce else kernels[0]
+        kernel, stride = self.kernel(inputs.dtype), 2 if self.reduce else 1
+        return self.norm(convolution(inputs, kernel, stride), update=update)
+
+    def kernel(self, dtype: tf.DType) -> tf.Tensor:
+        """The weights as the kernel of one convolution."""
+        kernels = [tf.cast(tf.convert_to_tensor(kernel.value), dtype) for kernel in self.kernels]
+        return factorize(kernels) if self.reduce else kernels[0]
+
+    def forward(self, x: tf.Tensor, kernel: tf.Tensor) -> tuple[Normalized, Callable[..., Any]]:
+        """Training pass, for a cell that differentiates it itself.
+
+        Returns:
+            The output with the batch's statistics, and the function (dy, update) -> (dx, dkernel), of which
+            dkernel is None in the update of the architecture.
+        """
         stride = 2 if self.reduce else 1
-        if update is None:
-            return self.norm(convolution(inputs, kernel, stride))
-        y, statistics = self._train(inputs, kernel, stride, update)
-        if update == "weights":
-            self.norm.update_statistics(*statistics)
-        return y
+        z = convolution(x, kernel, stride)
+        y = normalize(z)
 
-    def _train(
-        self, inputs: tf.Tensor, kernel: tf.Tensor, stride: int, update: Update
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The output, and mean and variance of the batch."""
-        statistics: list[tf.Tensor] = []
+        def backward(dy: tf.Tensor, update: Update) -> tuple[tf.Tensor, tf.Tensor | None]:
+            dz, _ = normalize_gradient(dy, z, y.reserved)
+            dx = convolution_input_gradient(dz, kernel, x.shape, stride)
+            if update == "architecture":
+                return dx, None
+            return dx, convolution_kernel_gradient(dz, x, tuple(kernel.shape), stride)
 
-        # The last argument is there to receive its gradient, in the update of the weights.
-        @tf.custom_gradient
-        def unit(x: tf.Tensor, *_: tf.Tensor) -> Any:
-            z = convolution(x, kernel, stride)
-            y = normalize(z)
-            statistics.extend((y.mean, y.variance))
-
-            def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                dz, _ = normalize_gradient(dy, z, y.reserved)
-                dx = convolution_input_gradient(dz, kernel, x.shape, stride)
-                if update == "architecture":
-                    return (dx,)
-                return dx, convolution_kernel_gradient(dz, x, tuple(kernel.shape), stride)
-
-            return y.output, gradient
-
-        return unit(inputs, *([kernel] if update == "weights" else [])), statistics
+        return y, backward
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape
@@ -282,11 +278,13 @@ class SearchedCell(_Cell):
     def call(
         self, inputs: tuple[tf.Tensor, tf.Tensor], choice: Choice, update: Update | None = None
     ) -> tf.Tensor:
-        states = [preprocess(x, update=update) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
         if update is None:
+            states = [preprocess(x) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
             return self._infer(states, choice)
-        output, statistics = self._train(*states, choice, update)
+        output, normalized, statistics = self._train(*inputs, choice, update)
         if update == "weights":
+            for preprocess, batch in zip(self.preprocess, normalized, strict=True):
+                preprocess.norm.update_statistics(batch.mean, batch.variance)
             for mixed, batches, (_, edges) in zip(self.mixed, statistics, self.groups, strict=True):
                 mixed.update_statistics(tf.stack(batches), tf.gather(choice.index, edges))
         return output
@@ -302,16 +300,22 @@ class SearchedCell(_Cell):
 
     def _train(
         self, x0: tf.Tensor, x1: tf.Tensor, choice: Choice, update: Update
-    ) -> tuple[tf.Tensor, list[list[tf.Tensor]]]:
-        """The output, and the statistics of every edge's batch by group; x0 and x1 are preprocessed."""
+    ) -> tuple[tf.Tensor, list[Normalized], list[list[tf.Tensor]]]:
+        """The output, what preprocessing made of the inputs, and the statistics of every edge's batch by
+        group."""
+        normalized: list[Normalized] = []
         statistics: list[list[tf.Tensor]] = [[] for _ in self.mixed]
         kernels = [tf.convert_to_tensor(mixed.kernels.value) for mixed in self.mixed]
         rows = [tf.unstack(values) for values in kernels]
+        first = [preprocess.kernel(x0.dtype) for preprocess in self.preprocess]
 
-        # The last arguments are there to receive their gradients: the kernels of each group, or the gates.
+        # The last arguments are there to receive their gradients: the kernels of preprocessing and of each
+        # group, or the gates.
         @tf.custom_gradient
         def nodes(x0: tf.Tensor, x1: tf.Tensor, *_: tf.Tensor) -> Any:
-            states, moments = [x0, x1], {}
+            units = [p.forward(x, k) for p, x, k in zip(self.preprocess, (x0, x1), first, strict=True)]
+            normalized.extend(y for y, _ in units)
+            states, moments = [y.output for y, _ in units], {}
             for edges in self.nodes:
                 terms = []
                 for edge in edges:
@@ -340,11 +344,14 @@ class SearchedCell(_Cell):
                         terms[edge.source].append(dx)
                 stacks = [edges for _, edges in self.groups] if update == "weights" else [sorted(dparameters)]
                 gradients = [tf.stack([dparameters[edge] for edge in edges]) for edges in stacks]
-                return (_sum(terms[0]), _sum(terms[1]), *gradients)
+                inputs = [backward(_sum(terms[i]), update) for i, (_, backward) in enumerate(units)]
+                dfirst = [dkernel for _, dkernel in inputs] if update == "weights" else []
+                return (*(dx for dx, _ in inputs), *dfirst, *gradients)
 
             return tf.concat(states[2:], -1), gradient
 
-        return nodes(x0, x1, *(kernels if update == "weights" else [choice.gate])), statistics
+        parameters = [*first, *kernels] if update == "weights" else [choice.gate]
+        return nodes(x0, x1, *parameters), normalized, statistics
 
     def weight_masks(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Which weights of the edges were sampled, by the path of the variable; index: int32 [edges]."""

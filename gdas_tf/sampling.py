@@ -58,13 +58,13 @@ def sample_direct(logits: tf.Tensor, temperature: tf.Tensor | float, noise: tf.T
 
 
 def _straight_through(index: tf.Tensor, soft: tf.Tensor) -> Sample:
-    probability = tf.gather(soft, index, axis=1, batch_dims=1)
+    chosen = tf.one_hot(index, soft.shape[-1])
 
     @tf.custom_gradient
-    def one(x: tf.Tensor):
-        return tf.ones_like(x), lambda gradient: gradient
+    def gate(soft: tf.Tensor):
+        return tf.ones(soft.shape[:1]), lambda gradient: gradient[:, None] * chosen
 
-    return Sample(tf.stop_gradient(index), soft, one(probability))
+    return Sample(tf.stop_gradient(index), soft, gate(soft))
 
 
 def sample(
