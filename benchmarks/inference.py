@@ -112,8 +112,9 @@ def measure(
     classifiers = {side: Classifier(path, threads=threads) for side, path in files.items()}
     found: dict[str, dict[int, list[float]]] = {side: {size: [] for size in batch_sizes} for side in files}
     sides = list(classifiers)
+    shape = classifiers[sides[0]].image_shape
     for size in batch_sizes:
-        pixels = np.random.default_rng(0).integers(0, 256, (size, *classifiers[OURS].image_shape), np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (size, *shape), np.uint8)
         images = {side: classifier.prepare(pixels) for side, classifier in classifiers.items()}
         for side, classifier in classifiers.items():
             if not np.isfinite(classifier.run(images[side])).all():

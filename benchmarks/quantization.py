@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 from figures import spread, three
-from inference import HERE, OURS, add_sizes, json_lines, measure
+from inference import HERE, add_sizes, json_lines, measure
 
-INT8 = "int8"
+FLOAT32, INT8 = "float32", "int8"
 CALIBRATION_IMAGES = 40
 
 
@@ -43,20 +43,20 @@ def main() -> None:
     options = {name: getattr(arguments, name) for name in ("channels", "cells", "size", "threads")}
     options["genotype"] = Genotype.load(arguments.genotype).to_json()
     with tempfile.TemporaryDirectory() as directory:
-        files = {side: Path(directory) / f"{side}.onnx" for side in (OURS, INT8)}
+        files = {side: Path(directory) / f"{side}.onnx" for side in (FLOAT32, INT8)}
         script = str(HERE / "inference.py")
-        said = json_lines([sys.executable, script, "--export", json.dumps(options), str(files[OURS])])
+        said = json_lines([sys.executable, script, "--export", json.dumps(options), str(files[FLOAT32])])
         images = np.random.default_rng(0).random(
             (CALIBRATION_IMAGES, arguments.size, arguments.size, 3), np.float32
         )
-        save_onnx(quantize(onnx.load(files[OURS]), images).model, files[INT8])
+        save_onnx(quantize(onnx.load(files[FLOAT32]), images).model, files[INT8])
         found = measure(files, arguments.batch_sizes, arguments.rounds, arguments.seconds, arguments.threads)
         mebibytes = {side: path.stat().st_size / 2**20 for side, path in files.items()}
     rows = {
         size: {
-            "float32_p50_ms": spread(found[OURS][size]),
+            "float32_p50_ms": spread(found[FLOAT32][size]),
             "int8_p50_ms": spread(found[INT8][size]),
-            "speed": spread([a / b for a, b in zip(found[OURS][size], found[INT8][size], strict=True)]),
+            "speed": spread([a / b for a, b in zip(found[FLOAT32][size], found[INT8][size], strict=True)]),
         }
         for size in arguments.batch_sizes
     }

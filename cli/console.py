@@ -29,12 +29,15 @@ def import_tensorflow() -> None:
     Those lines come before any setting of TensorFlow's is read; `--debug`, which leaves TF_CPP_MIN_LOG_LEVEL
     alone, shows them.
     """
+    first = "tensorflow" not in sys.modules
     debugging = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2"
     with contextlib.nullcontext() if debugging else _stderr_nowhere():
         from gdas_tf.runtime import set_threads
     set_threads()
-    # A million objects that stay: the garbage collector need not look through them while graphs are made.
-    gc.freeze()
+    if first:
+        # A million objects that stay: the garbage collector need not look through them while graphs are made.
+        # Not later again: what is garbage by then would stay, too.
+        gc.freeze()
 
 
 @contextlib.contextmanager

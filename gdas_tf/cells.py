@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from gdas_tf.constants import constant, ones, zeros
+from gdas_tf.constants import constant
 from gdas_tf.mixed import MixedOperation
 from gdas_tf.operations import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
 from gdas_tf.primitives import (
-    EPSILON,
     Normalized,
     convolution,
     convolution_input_gradient,
     convolution_kernel_gradient,
     max_pool,
     normalize,
+    normalize_by,
     normalize_gradient,
     relu,
 )
@@ -84,28 +84,18 @@ class BatchNorm(SupernetLayer):
         )
 
     def call(self, inputs: tf.Tensor, update: Update | None = None) -> tf.Tensor:
-        one, zero = ones(inputs.shape[-1]), zeros(inputs.shape[-1])
-        scale, offset = (self.gamma.value, self.beta.value) if self.affine else (one, zero)
-        training = update is not None
-        mean, variance = (zero, one) if training else (self.mean.value, self.variance.value)
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=scale,
-            offset=offset,
-            mean=mean,
-            variance=variance,
-            epsilon=EPSILON,
-            is_training=training,
-        )
+        scale, offset = (self.gamma.value, self.beta.value) if self.affine else (None, None)
+        if update is None:
+            return normalize_by(inputs, self.mean.value, self.variance.value, scale, offset)
+        y = normalize(inputs, scale, offset)
         if update == "weights":
-            self.update_statistics(mean, variance)
-        return y
+            self.update_statistics(y)
+        return y.output
 
-    def update_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        """Move the statistics by those of a batch, each [C]."""
-        for moving, batch in ((self.mean, mean), (self.variance, variance)):
-            kept = constant(self.momentum) * moving.value
-            moving.assign(kept + constant(1 - self.momentum) * tf.stop_gradient(batch))
+    def update_statistics(self, batch: Normalized) -> None:
+        """Move the statistics by those of a batch."""
+        for moving, value in ((self.mean, batch.mean), (self.variance, batch.variance)):
+            moving.assign(constant(self.momentum) * moving.value + constant(1 - self.momentum) * value)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "affine": self.affine}
@@ -127,7 +117,7 @@ class Preprocess(SupernetLayer):
 
     def __init__(self, filters: int, reduce: bool = False, momentum: float = 0.9, **kwargs: Any) -> None:
         super().__init__(momentum, **kwargs)
-        self.filters, self.reduce = filters, reduce
+        self.filters, self.reduce, self.stride = filters, reduce, 2 if reduce else 1
         self.norm = BatchNorm(momentum=momentum)
 
     def build(self, input_shape: Shape) -> None:
@@ -141,8 +131,7 @@ class Preprocess(SupernetLayer):
         self.norm.build((*input_shape[:-1], self.filters))
 
     def call(self, inputs: tf.Tensor, update: Update | None = None) -> tf.Tensor:
-        kernel, stride = self.kernel(inputs.dtype), 2 if self.reduce else 1
-        return self.norm(convolution(inputs, kernel, stride), update=update)
+        return self.norm(convolution(inputs, self.kernel(inputs.dtype), self.stride), update=update)
 
     def kernel(self, dtype: tf.DType) -> tf.Tensor:
         """The weights as the kernel of one convolution."""
@@ -156,23 +145,21 @@ class Preprocess(SupernetLayer):
             The output with the batch's statistics, and the function (dy, update) -> (dx, dkernel), of which
             dkernel is None in the update of the architecture.
         """
-        stride = 2 if self.reduce else 1
-        z = convolution(x, kernel, stride)
+        z = convolution(x, kernel, self.stride)
         y = normalize(z)
 
         def backward(dy: tf.Tensor, update: Update) -> tuple[tf.Tensor, tf.Tensor | None]:
             dz, _ = normalize_gradient(dy, z, y.reserved)
-            dx = convolution_input_gradient(dz, kernel, x.shape, stride)
+            dx = convolution_input_gradient(dz, kernel, x.shape, self.stride)
             if update == "architecture":
                 return dx, None
-            return dx, convolution_kernel_gradient(dz, x, tuple(kernel.shape), stride)
+            return dx, convolution_kernel_gradient(dz, x, tuple(kernel.shape), self.stride)
 
         return y, backward
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape
-        factor = 2 if self.reduce else 1
-        return (batch, -(-height // factor), -(-width // factor), self.filters)
+        return (batch, -(-height // self.stride), -(-width // self.stride), self.filters)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "reduce": self.reduce}
@@ -284,7 +271,7 @@ class SearchedCell(_Cell):
         output, normalized, statistics = self._train(*inputs, choice, update)
         if update == "weights":
             for preprocess, batch in zip(self.preprocess, normalized, strict=True):
-                preprocess.norm.update_statistics(batch.mean, batch.variance)
+                preprocess.norm.update_statistics(batch)
             for mixed, batches, (_, edges) in zip(self.mixed, statistics, self.groups, strict=True):
                 mixed.update_statistics(tf.stack(batches), tf.gather(choice.index, edges))
         return output

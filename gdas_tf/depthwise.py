@@ -52,8 +52,9 @@ def kernel_gradient(dy: tf.Tensor, x: tf.Tensor, size: int, dilation: int = 1) -
         if dilation > 1:
             phases = phases[::dilation]
         if distance > 1:
-            phases = tf.reshape(phases, constant((size, 3, distance, channels)))
-            phases = tf.reduce_sum(phases, constant(2))[..., None]
+            phases = tf.reduce_sum(
+                tf.reshape(phases, constant((size, 3, distance, channels, 1))), constant(2)
+            )
         left, middle, right = tf.unstack(phases, axis=1)
         columns |= {-distance: left, 0: middle, distance: right}
     return tf.stack([columns[distance] for distance in sorted(columns)], 1)

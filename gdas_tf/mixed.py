@@ -53,10 +53,10 @@ class Segments:
     def kernels(self, flat: tf.Tensor, operation: int) -> list[tf.Tensor]:
         """Cut the kernels of one candidate out of the edge's vector [weights]."""
         shapes = self.shapes[operation]
-        start, end = self.weight_bounds[operation]
-        sizes = [math.prod(shape) for shape in shapes]
         if not shapes:
             return []
+        start, end = self.weight_bounds[operation]
+        sizes = [math.prod(shape) for shape in shapes]
         parts = tf.split(flat, constant((start, *sizes, self.weights - end)), num=len(sizes) + 2)[1:-1]
         return [tf.reshape(part, constant(shape)) for part, shape in zip(parts, shapes, strict=True)]
 

@@ -99,11 +99,12 @@ def _homogeneous(dx: tf.Tensor, x: tf.Tensor, update: Update) -> Backward:
 
     By Euler's theorem y = J x, so that sum(dy * y) = sum(dx * x), and the output need not be kept.
     """
-    products = tf.cast(dx * x, tf.float32) if update == "architecture" else None
-    return Backward(dx, _gate(products, update), [])
+    gate = tf.reduce_sum(tf.cast(dx * x, tf.float32)) if update == "architecture" else None
+    return Backward(dx, gate, [])
 
 
-def _gate(products: tf.Tensor | None, update: Update) -> tf.Tensor | None:
+def _gate(products: tf.Tensor, update: Update) -> tf.Tensor | None:
+    """The gradient by the gate, of the sums over each channel that the gradient of batch norm comes with."""
     return tf.reduce_sum(products) if update == "architecture" else None
 
 

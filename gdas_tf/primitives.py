@@ -190,20 +190,37 @@ class Normalized(NamedTuple):
     reserved: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
-def normalize(x: tf.Tensor) -> Normalized:
+def normalize(x: tf.Tensor, scale: tf.Tensor | None = None, offset: tf.Tensor | None = None) -> Normalized:
     """Batch norm by the statistics of the batch; the variance returned is the unbiased one."""
     one, zero = ones(x.shape[-1]), zeros(x.shape[-1])
     y, mean, variance, *reserved = tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=one, offset=zero, mean=zero, variance=one, epsilon=EPSILON, is_training=True
+        x=x,
+        scale=one if scale is None else scale,
+        offset=zero if offset is None else offset,
+        mean=zero,
+        variance=one,
+        epsilon=EPSILON,
+        is_training=True,
     )
     return Normalized(y, mean, variance, tuple(reserved))
 
 
-def normalize_by(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+def normalize_by(
+    x: tf.Tensor,
+    mean: tf.Tensor,
+    variance: tf.Tensor,
+    scale: tf.Tensor | None = None,
+    offset: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Batch norm by given statistics, each [C]."""
-    one, zero = ones(x.shape[-1]), zeros(x.shape[-1])
     return tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=one, offset=zero, mean=mean, variance=variance, epsilon=EPSILON, is_training=False
+        x=x,
+        scale=ones(x.shape[-1]) if scale is None else scale,
+        offset=zeros(x.shape[-1]) if offset is None else offset,
+        mean=mean,
+        variance=variance,
+        epsilon=EPSILON,
+        is_training=False,
     ).y
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
@@ -103,7 +104,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
-    made = [parent for parent in path.parents if not parent.exists()]
+    # os.path, as pathlib raises an error about a folder that it may not look into.
+    made = list(itertools.takewhile(lambda parent: not os.path.exists(parent), path.parents))
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

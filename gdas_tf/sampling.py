@@ -61,8 +61,8 @@ def _straight_through(index: tf.Tensor, soft: tf.Tensor) -> Sample:
     chosen = tf.one_hot(index, soft.shape[-1])
 
     @tf.custom_gradient
-    def gate(soft: tf.Tensor):
-        return tf.ones(soft.shape[:1]), lambda gradient: gradient[:, None] * chosen
+    def gate(x: tf.Tensor):
+        return tf.ones(x.shape[:1]), lambda gradient: gradient[:, None] * chosen
 
     return Sample(tf.stop_gradient(index), soft, gate(soft))
 
