@@ -271,7 +271,7 @@ def write_csv(result: dict[str, Any], path: str | Path) -> None:
 
 
 def draw_benchmark(result: dict[str, Any], path: str | Path) -> None:
-    """Draws a result: accuracy against latency where it was measured, else the latency, and the throughput.
+    """Draws a result: accuracy against latency if several files have one, else the latency; and throughput.
 
     Args:
         result: of `benchmark_models`.
@@ -289,7 +289,8 @@ def draw_benchmark(result: dict[str, Any], path: str | Path) -> None:
     series = _series(result["measurements"])
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     try:
-        if any(value is not None for value in accuracies.values()):
+        # One file has one accuracy: a picture of a single dot.
+        if sum(value is not None for value in accuracies.values()) > 1:
             _draw_accuracy(left, series, accuracies)
         else:
             _draw_latency(left, series)
@@ -519,6 +520,7 @@ def _draw_accuracy(
     )
     axes.margins(x=0.2, y=0.3)
     axes.set_xlim(left=0)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
 
 
 def _draw_latency(axes: Any, series: dict[str, list[dict[str, Any]]]) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import onnx
 import pytest
@@ -140,6 +141,19 @@ def test_result_table_csv_picture(tmp_path: Path, images: tuple[np.ndarray, np.n
                 del item["accuracy"]
         draw_benchmark(result, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 5000
+
+
+@pytest.mark.parametrize(("files", "title"), [(1, "latency of a batch"), (2, "accuracy against latency")])
+def test_picture_compares_accuracies_if_there_are_two(
+    files: int, title: str, tmp_path: Path, images: tuple[np.ndarray, np.ndarray]
+) -> None:
+    paths = [classifier_file(tmp_path / f"{number}.onnx") for number in range(files)]
+    result = benchmark_models(
+        paths, batch_sizes=[1], seconds=0.01, warm_up=1, memory=False, images=images[0], labels=images[1]
+    )
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text as text
+        draw_benchmark(result, tmp_path / "picture.svg")
+    assert title in (tmp_path / "picture.svg").read_text()
 
 
 def test_a_folder_named_like_the_package_is_not_taken_for_it(
