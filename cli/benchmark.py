@@ -59,11 +59,12 @@ def main(args: argparse.Namespace) -> int:
             config = options.resolve_config(args)
             data = load_data(config) if "data.name" in args else None
             result = stages.measure([Path(target) for target in targets], config, data)
-            if args.output and args.output.endswith(".csv"):
-                write_csv(result, args.output)
-            elif args.output:
-                write_json(args.output, result)
-            if args.picture:
-                draw_benchmark(result, args.picture)
+    # Before anything is written: if that fails, the figures are not lost.
     print_result(args.json, result, format_table(result))
+    if args.output and args.output.endswith(".csv"):
+        write_csv(result, args.output)
+    elif args.output:
+        write_json(args.output, result)
+    if args.picture:
+        draw_benchmark(result, args.picture)
     return 0

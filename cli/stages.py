@@ -105,8 +105,8 @@ def benchmark(job: Job) -> dict[str, Any]:
         raise UsageError(
             f"run directory {run.path}: it has no ONNX file; run gdas-tf export {run.path} first"
         )
-    result = measure(files, job.config)
     verified = _verified_accuracies(run)
+    result = measure(files, job.config)
     for about in result["files"]:
         about |= verified.get(Path(about["path"]).name, {})
     job.record()
@@ -117,15 +117,24 @@ def benchmark(job: Job) -> dict[str, Any]:
 
 
 def _verified_accuracies(run: Run) -> dict[str, dict[str, Any]]:
-    """What the export measured on held-out images, by the name of the file."""
+    """What the export measured on held-out images, by the name of the file.
+
+    Raises:
+        UsageError: its report is damaged.
+    """
     path = run.path / "export" / "verification.json"
     if not path.is_file():
         return {}
     report = read_json(path)
-    return {
-        entry["file"]: {"accuracy": entry["accuracy"], "images": report["images"]}
-        for entry in report["formats"].values()
-    }
+    try:
+        return {
+            entry["file"]: {"accuracy": entry["accuracy"], "images": report["images"]}
+            for entry in report["formats"].values()
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path}: it is no report of an export; run gdas-tf export {run.path} again"
+        ) from error
 
 
 def draw(job: Job) -> dict[str, Any]:

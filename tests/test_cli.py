@@ -216,6 +216,23 @@ def test_stages_one_by_one_make_what_run_makes(gdas, finished, tiny_data):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("content", ['{"broken', '{"images": 3}', "[]"])
+def test_benchmark_of_a_damaged_verification(gdas, finished, tmp_path, content):
+    run = copy_of(finished[0], tmp_path / "copy")
+    run.file("export/verification.json").write_text(content)
+    before = run.file("export/benchmark.json").read_bytes()
+    assert "verification.json" in complaint(gdas("benchmark", run.path), 2)
+    assert run.file("export/benchmark.json").read_bytes() == before
+
+
+def test_benchmark_prints_what_it_cannot_write(gdas, finished, tmp_path):
+    (tmp_path / "file").touch()
+    short = [*TINY[TINY.index("--benchmark-seconds") :], "--picture", tmp_path / "file" / "picture.png"]
+    result = gdas("benchmark", finished[0].file("export/model.onnx"), *short)
+    assert result.code == 1
+    assert "p50 ms" in result.out and "a part of the path is a file" in result.err
+
+
 def test_closing_table(gdas, finished, tmp_path):
     run = copy_of(finished[0], tmp_path / "copy")
     result = gdas("run", run.path, "--resume")  # everything but the measurements is there already
