@@ -13,6 +13,9 @@ What is measured, in turns, `--rounds` times, each for `--seconds`:
 - half load: requests at random times (Poisson), half as many a second as concurrency 16 got answered; latency
   from the time a request was due, so that a server that falls behind doesn't hide it.
 
+- p99 of an ideal queue: what half load would have at least if each request took the processor time that it
+  took here, the server's and the client's, never more nor less, on whichever core is free first.
+
 Every request is one image, float32, in the binary form of the Open Inference Protocol. The client is a
 process of its own that does nothing but send and receive raw bytes, yet it takes part of the same
 cores as the server: `client CPU` and `server CPU` say how much each took per request.
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import heapq
 import json
 import multiprocessing
 import os
@@ -183,8 +187,9 @@ class Server:
         )
 
     def _cpu(self) -> float:
-        times = psutil.Process(self.process.pid).cpu_times()
-        return times.user + times.system
+        supervisor = psutil.Process(self.process.pid)
+        times = [process.cpu_times() for process in (supervisor, *supervisor.children())]
+        return sum(time.user + time.system for time in times)
 
     def _statistics(self) -> tuple[int, int]:
         import urllib.request
@@ -262,6 +267,24 @@ def bare_on_each_core(session: Any, images: np.ndarray, seconds: float) -> Load:
     return Load(**{**mean, "per_second": sum(load.per_second for load in loads)})
 
 
+def ideal_p99(seconds: float, rate: float, servers: int) -> float:
+    """Returns the 99th percentile of the latency in ms of requests at random times in one queue (M/D/c).
+
+    Args:
+        seconds: that a request takes.
+        rate: requests a second.
+        servers: requests at a time.
+    """
+    arrivals = np.cumsum(np.random.default_rng(0).exponential(1 / rate, MAX_REQUESTS))
+    free = [0.0] * servers
+    latencies = []
+    for arrival in arrivals:
+        end = max(arrival, free[0]) + seconds
+        heapq.heapreplace(free, end)
+        latencies.append(end - arrival)
+    return float(np.percentile(latencies, 99)) * 1e3
+
+
 def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dict[str, Any]:
     """Returns what the rounds gave for a model, and the ratios."""
     import onnxruntime
@@ -324,6 +347,17 @@ def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dic
         "p99 at half load / bare p50": ratio("half load", "onnxruntime, batch 1", "p99", "p50"),
         "p99 at half load / p50 one by one": ratio("half load", "one by one", "p99", "p50"),
     }
+    ideal = [
+        ideal_p99((load.server_us + load.client_us) / 1e6, load.per_second, len(os.sched_getaffinity(0)))
+        for load in found["half load"]
+    ]
+    bares = [load.p50 for load in found["onnxruntime, batch 1"]]
+    ratios["p99 of an ideal queue at half load / bare p50"] = spread(
+        [best / p50 for best, p50 in zip(ideal, bares, strict=True)]
+    )
+    ratios["p99 at half load / that of an ideal queue"] = spread(
+        [load.p99 / best for load, best in zip(found["half load"], ideal, strict=True)]
+    )
     return {"model": model.name, "rounds": rounds, "seconds": seconds, "rows": rows, "ratios": ratios}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,13 @@ def add_parser(subparsers: Any) -> None:
         f"[${_TOKEN_VARIABLE}]",
     )
     group.add_argument("--access-log", action="store_true", help="log each request on stderr")
+    _add_number(
+        group,
+        "--processes",
+        0,
+        "server processes, each with the models; 0: one a core, 8 at most, if a core is enough for a batch",
+        0,
+    )
     group = parser.add_argument_group("batching")
     _add_number(group, "--max-batch-size", 16, "images of a batch, at most")
     _add_number(
@@ -90,6 +98,7 @@ def main(args: argparse.Namespace) -> int:
         port=args.port,
         token=token,
         threads=args.threads,
+        processes=args.processes,
         max_batch_size=args.max_batch_size,
         max_delay=args.max_delay / 1000,
         queue_size=args.queue_size,
@@ -98,24 +107,44 @@ def main(args: argparse.Namespace) -> int:
         limits=Limits(max_body=int(args.max_body * 2**20), max_pixels=int(args.max_pixels * 1e6)),
         access_log=args.access_log,
     )
+    files = find_models(args.models)
     metrics = Metrics()
-    models = server.load_models(find_models(args.models), settings, metrics, input_options(args))
+    # Also where other processes will do the work: what is wrong with a model is said once.
+    models = server.load_models(files, settings, metrics, input_options(args))
     listener = server.listen(args.host, args.port)
     url = server.url(listener)
     if token is None and not server.is_loopback(args.host):
         say(f"warning: {args.host} is reached from other machines, and no token is set; see --token-file")
+    count = settings.processes or server.default_processes(models)
+    result = {
+        "url": url,
+        "processes": count,
+        "models": [{"name": model.name, "version": model.version} for model in models],
+    }
+    text = _announcement(url, count, models)
 
     def ready() -> None:
-        result = {"url": url, "models": [{"name": model.name, "version": model.version} for model in models]}
-        print_result(args.json, result, _announcement(url, models))
+        print_result(args.json, result, text)
 
-    server.serve(models, metrics, settings, listener, ready)
+    if count == 1:
+        complete = server.serve(models, metrics, settings, listener, ready)
+    else:
+        from gdas_tf.export.serving import processes
+
+        threads = settings.threads or max(1, max(model.classifier.threads for model in models) // count)
+        del models
+        settings = dataclasses.replace(settings, processes=count, threads=threads)
+        complete = processes.serve(files, input_options(args), settings, listener, ready, say)
+    if not complete:
+        say("stopped; what was under way is lost")
+        return 1
     say("stopped; everything accepted is answered")
     return 0
 
 
-def _announcement(url: str, models: list[ServedModel]) -> str:
-    lines = [f"serving at {url}/  (Ctrl-C stops)"]
+def _announcement(url: str, processes: int, models: list[ServedModel]) -> str:
+    how = f"{processes} processes; " if processes > 1 else ""
+    lines = [f"serving at {url}/  ({how}Ctrl-C stops)"]
     for model in models:
         classifier = model.classifier
         shape = " x ".join(map(str, classifier.image_shape))

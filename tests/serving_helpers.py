@@ -137,8 +137,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Runs `gdas-tf serve` on a free port, and checks that SIGTERM ends it well."""
+def serving(
+    *arguments: str | int | Path, environment: Mapping[str, str] | None = None, ended: int = 0
+) -> Iterator[Server]:
+    """Runs `gdas-tf serve` on a free port, and checks that SIGTERM ends it well, or that it `ended` so."""
     process = subprocess.Popen(
         [sys.executable, "-m", "gdas_tf.cli", "serve", *map(str, arguments), "--port", "0", "--json"],
         stdout=subprocess.PIPE,
@@ -153,7 +155,7 @@ def serving(*arguments: str | Path, environment: Mapping[str, str] | None = None
         yield Server(process, json.loads(line)["url"])
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
+        assert process.returncode == ended, errors
         assert "Traceback" not in errors, errors
     finally:
         process.kill()

@@ -135,7 +135,8 @@ def test_mixed_requests(model: Path, server: Server) -> None:
     """10,000 good and bad requests: no wrong answer, no crash, and memory stays where it is."""
     known = cases(model)
     wrong: list[str] = []
-    process = psutil.Process(server.process.pid)
+    supervisor = psutil.Process(server.process.pid)
+    processes = [supervisor, *supervisor.children()]
 
     def work(client: int, count: int) -> None:
         random = np.random.default_rng(client)
@@ -162,14 +163,15 @@ def test_mixed_requests(model: Path, server: Server) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        return process.memory_info().rss
+        return sum(process.memory_info().rss for process in processes)
 
     warm = run(REQUESTS // 5)
     after = run(REQUESTS - REQUESTS // 5)
     assert not wrong, wrong[:5]
     assert server.process.poll() is None
     assert after - warm < 32 * 2**20, f"{warm / 2**20:.0f} MiB grew to {after / 2**20:.0f} MiB"
-    assert process.num_fds() < 100
+    assert supervisor.children() == processes[1:]
+    assert all(process.num_fds() < 100 for process in processes)
 
 
 def test_together_in_batches(model: Path, server: Server) -> None:

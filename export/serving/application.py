@@ -135,8 +135,9 @@ class Application:
             reply = HttpError(500, "internal error; the server's log has more").reply()
         finally:
             self._bodies.release(body)
-        await self._send(reply, send)
+        # Before the answer goes out: who has it may ask another process for the count.
         self._metrics.request_done(api, reply.status, time.perf_counter() - started)
+        await self._send(reply, send)
 
     async def _send(self, reply: Reply, send: Send) -> None:
         headers = [

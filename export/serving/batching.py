@@ -37,13 +37,16 @@ class InferenceError(Exception):
 
 
 class Observer(Protocol):
-    """Is told of each batch."""
+    """Is told of each batch and of the queue."""
 
     def batch_done(self, images: int, requests: int, seconds: float, waited: float) -> None:
         """Takes a batch's images and requests, its run time, and its requests' time in the queue."""
 
     def batch_failed(self, requests: int) -> None:
         """Takes the number of requests of a batch on which the network failed."""
+
+    def queue_changed(self, images: int) -> None:
+        """Takes how many images are accepted and not answered."""
 
 
 class _Job:
@@ -142,7 +145,7 @@ class Batcher:
         """
         images = len(batch)
         self.check_room(images)
-        self.pending += images
+        self._count(images)
         self._queued += images
         self._idle.clear()
         loop, now = asyncio.get_running_loop(), time.perf_counter()
@@ -196,7 +199,7 @@ class Batcher:
             job = self._jobs.popleft()
             self._queued -= job.images
             if job.future.done():  # its deadline has passed
-                self.pending -= job.images
+                self._count(-job.images)
             else:
                 taken.append(job)
                 images += job.images
@@ -249,8 +252,13 @@ class Batcher:
         self._seconds_per_image += 0.1 * (seconds / images / self.runs - self._seconds_per_image)
         self._end(images)
 
+    def _count(self, images: int) -> None:
+        self.pending += images
+        if self._observer:
+            self._observer.queue_changed(self.pending)
+
     def _end(self, images: int) -> None:
-        self.pending -= images
+        self._count(-images)
         self._schedule()
         if not self.pending:
             self._idle.set()

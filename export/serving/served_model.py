@@ -10,7 +10,7 @@ import numpy as np
 from gdas_tf.export.serving.batching import Batcher, DeadlineError, InferenceError, QueueFullError
 from gdas_tf.export.serving.classifier import Classifier
 from gdas_tf.export.serving.http import HttpError, busy_error
-from gdas_tf.export.serving.metrics import ModelMetrics
+from gdas_tf.export.serving.metrics import ModelMetrics, Statistics
 
 
 def array_from_json(value: Any, dtype: np.dtype, where: str) -> np.ndarray:
@@ -74,7 +74,7 @@ class ServedModel:
         self.max_images = max_images
         self.deadline = deadline
         self.figures = dict(figures or {})
-        self.statistics = metrics.statistics
+        self._metrics = metrics
         self.batcher = Batcher(
             classifier.run,
             max_batch_size=max_batch_size,
@@ -84,7 +84,11 @@ class ServedModel:
             runs=runs,
             observer=metrics,
         )
-        metrics.watch_queue(lambda: self.batcher.pending)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the model has done so far, in all processes of the server."""
+        return self._metrics.statistics
 
     def check_images(self, images: int) -> None:
         """Makes sure that a request has an accepted number of images.

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import ipaddress
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,24 @@ from gdas_tf.export.serving.repository import ModelFile
 from gdas_tf.export.serving.served_model import ServedModel
 from gdas_tf.machine import cores
 
-_LAME_DUCK_SECONDS = 0.5
+LAME_DUCK_SECONDS = 0.5
 """After SIGTERM: how long answers still go out with `Connection: close`, so that clients go elsewhere."""
 
 _INLINE_SECONDS = 0.004
 """A network that does its largest batch in less runs in the event loop; a thread would wait for its turn."""
 
+_INLINE_ALONE_SECONDS = 0.02
+"""The same for a process that has one core: a thread would take that from the event loop anyway."""
+
 _SERIAL_SECONDS = 0.02
 """A network that does one image in less runs each batch on one core, and a batch at a time on each core.
 Threads that share the work of small operators wait for each other longer than they compute."""
 
-_MAX_CONNECTIONS = 1000
+_MAX_PROCESSES = 8
+"""By default; what further cores do for a process, its threads do."""
+
+MAX_CONNECTIONS = 1000
+BACKLOG = 1024
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,10 @@ class ServerSettings:
         token: bearer token that clients must send, or None.
         threads: threads of onnxruntime per model; 0 for one or all cores, as the model is small or large;
             batches run at a time as far as there are cores for them.
+        processes: server processes, each with the models; 0 for as many as `default_processes` says.
         max_batch_size: images of a batch at most.
         max_delay: seconds that a busy server waits for a batch to fill, at most.
-        queue_size: images accepted and not answered per model, at most.
+        queue_size: images accepted and not answered per model and process, at most.
         max_images: images of one request, at most.
         deadline: seconds until a request is answered, else 504.
         limits: what a client may ask.
@@ -58,6 +66,7 @@ class ServerSettings:
     port: int = 8000
     token: str | None = None
     threads: int = 0
+    processes: int = 0
     max_batch_size: int = 16
     max_delay: float = 0.002
     queue_size: int = 256
@@ -75,6 +84,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def default_processes(models: Sequence[ServedModel]) -> int:
+    """Returns how many processes serve models best: one a core, if each of their batches runs on one core.
+
+    Requests and networks then wait for no other's turn at Python's lock. A network that takes all cores for a
+    batch has them in one process.
+    """
+    return min(cores(), _MAX_PROCESSES) if all(model.classifier.threads == 1 for model in models) else 1
+
+
 def load_models(
     files: Iterable[ModelFile], settings: ServerSettings, metrics: Metrics, options: InputOptions
 ) -> list[ServedModel]:
@@ -87,9 +105,10 @@ def load_models(
     for file in files:
         # Measured with one thread: the time that threads wait for each other is not the network's.
         classifier = Classifier.load(file.path, threads=settings.threads or 1, options=options)
-        inline = classifier.processor_seconds(settings.max_batch_size) < _INLINE_SECONDS
+        batch_seconds = classifier.processor_seconds(settings.max_batch_size)
         if not settings.threads and classifier.processor_seconds(1) > _SERIAL_SECONDS:
             classifier = Classifier.load(file.path, threads=cores(), options=options)
+        runs = max(1, cores() // (max(1, settings.processes) * classifier.threads))
         models.append(
             ServedModel(
                 file.name,
@@ -98,8 +117,8 @@ def load_models(
                 max_batch_size=settings.max_batch_size,
                 max_delay=settings.max_delay,
                 queue_size=settings.queue_size,
-                inline=inline,
-                runs=max(1, cores() // classifier.threads),
+                inline=batch_seconds < (_INLINE_SECONDS if runs > 1 else _INLINE_ALONE_SECONDS),
+                runs=runs,
                 max_images=settings.max_images,
                 deadline=settings.deadline,
                 metrics=ModelMetrics(metrics, file.name, str(file.version)),
@@ -139,7 +158,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-        listener.listen(1024)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise RunError(
@@ -154,12 +173,44 @@ def url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class _Server(uvicorn.Server):
-    """Goes on answering for a moment after SIGTERM, then finishes what it accepted and ends."""
+class Server(uvicorn.Server):
+    """Goes on answering for a moment after SIGTERM, then finishes what it accepted and ends.
 
-    def __init__(self, config: uvicorn.Config, application: Application, ready: Callable[[], None]) -> None:
+    Args:
+        application: what answers.
+        settings: how to serve.
+        connections: connections at a time, at most.
+    """
+
+    def __init__(self, application: Application, settings: ServerSettings, connections: int) -> None:
+        config = uvicorn.Config(
+            application,
+            log_level="info" if settings.access_log else "warning",
+            access_log=settings.access_log,
+            ws="none",
+            lifespan="on",
+            server_header=False,
+            limit_concurrency=connections,
+            backlog=BACKLOG,
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=max(1, round(settings.deadline)) + 5,
+        )
         super().__init__(config)
-        self._application = application
+        self.application = application
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until it is told to end."""
+        # What is there now stays: the garbage collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
+        super().run(sockets)
+
+
+class _SingleServer(Server):
+    """A server that is the whole program: it takes the signals, and says when it is ready."""
+
+    def __init__(self, application: Application, settings: ServerSettings, ready: Callable[[], None]) -> None:
+        super().__init__(application, settings, MAX_CONNECTIONS)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -169,24 +220,24 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Takes SIGTERM and Ctrl-C; the second one ends the server at once."""
-        if self._application.draining:
+        if self.application.draining:
             self.should_exit = self.force_exit = True
         else:
-            self._application.draining = True
-            self._loop.call_soon_threadsafe(self._loop.call_later, _LAME_DUCK_SECONDS, self._exit)
+            self.application.draining = True
+            self._loop.call_soon_threadsafe(self._loop.call_later, LAME_DUCK_SECONDS, self._exit)
 
     def _exit(self) -> None:
         self.should_exit = True
 
 
 def serve(
-    models: list[ServedModel],
+    models: Sequence[ServedModel],
     metrics: Metrics,
     settings: ServerSettings,
     listener: socket.socket,
     ready: Callable[[], None],
-) -> None:
-    """Serves until SIGTERM or Ctrl-C, then finishes what was accepted.
+) -> bool:
+    """Serves in this process until SIGTERM or Ctrl-C, then finishes what was accepted.
 
     Args:
         models: the models; the first is the default.
@@ -194,21 +245,11 @@ def serve(
         settings: how to serve.
         listener: the listening socket.
         ready: called once requests are answered.
+
+    Returns:
+        Whether it finished; a second signal ends it at once.
     """
     application = Application(models, metrics, settings.limits, settings.token)
-    config = uvicorn.Config(
-        application,
-        log_level="info" if settings.access_log else "warning",
-        access_log=settings.access_log,
-        ws="none",
-        lifespan="on",
-        server_header=False,
-        limit_concurrency=_MAX_CONNECTIONS,
-        backlog=1024,
-        timeout_keep_alive=60,
-        timeout_graceful_shutdown=max(1, round(settings.deadline)) + 5,
-    )
-    # What is there now stays: the garbage collector need not look through it again and again.
-    gc.collect()
-    gc.freeze()
-    _Server(config, application, ready).run(sockets=[listener])
+    server = _SingleServer(application, settings, ready)
+    server.run([listener])
+    return not server.force_exit

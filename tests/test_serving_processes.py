@@ -1,0 +1,237 @@
+"""Several server processes behind one port: connections, counts, and what ends how."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from serving_helpers import Server, make_model, serving
+
+from gdas_tf.errors import RunError
+from gdas_tf.export.serving import processes
+from gdas_tf.export.serving.classifier import Classifier, InputOptions
+from gdas_tf.export.serving.repository import ModelFile
+from gdas_tf.export.serving.server import ServerSettings, listen
+
+SHAPE = (8, 8, 3)
+PROCESSES = 3
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("processes") / "net.onnx", SHAPE)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Takes some 50 ms an image, and half as long with two threads."""
+    return make_model(tmp_path_factory.mktemp("slow") / "slow.onnx", (64, 64, 3), width=64, depth=24)
+
+
+@pytest.fixture
+def server(model: Path) -> Iterator[Server]:
+    with serving(model, "--processes", PROCESSES) as server:
+        yield server
+
+
+def request_of(images: np.ndarray) -> bytes:
+    return json.dumps({"instances": images.tolist()}).encode()
+
+
+class Client:
+    """A kept connection."""
+
+    def __init__(self, server: Server) -> None:
+        self._connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
+        self._connection.connect()
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        self._connection.request(method, path, body)
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
+
+    def predict(self, name: str, images: np.ndarray | bytes) -> np.ndarray:
+        body = images if isinstance(images, bytes) else request_of(images)
+        status, answer = self.ask("POST", f"/v1/models/{name}:predict", body)
+        assert status == 200, answer
+        return np.array(json.loads(answer)["predictions"])
+
+    def images(self) -> int:
+        status, answer = self.ask("GET", "/v2/models/net/stats")
+        assert status == 200
+        return json.loads(answer)["model_stats"][0]["inference_count"]
+
+    def metrics(self) -> dict[str, float]:
+        lines = self.ask("GET", "/metrics")[1].decode().splitlines()
+        pairs = (line.rpartition(" ") for line in lines if line[0] != "#")
+        return {name: float(value) for name, _, value in pairs}
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def workers(server: Server) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children()
+
+
+def connections(server: Server) -> list[int]:
+    """How many connections each process has."""
+    return sorted(
+        sum(item.status == psutil.CONN_ESTABLISHED for item in process.net_connections("tcp"))
+        for process in workers(server)
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_connections_are_dealt_out_evenly(server: Server) -> None:
+    clients = [Client(server) for _ in range(9)]
+    wait_until(lambda: connections(server) == [3, 3, 3])
+    for client in clients[:5]:
+        client.close()
+    wait_until(lambda: sum(connections(server)) == 4)
+    clients += [Client(server) for _ in range(5)]
+    wait_until(lambda: connections(server) == [3, 3, 3])
+    assert connections(server) == [3, 3, 3]
+
+
+def test_answers_and_counts_of_all_processes(server: Server, model: Path) -> None:
+    images = np.random.default_rng(0).random((6, *SHAPE), np.float32)
+    wanted = Classifier.load(model).run(images)
+    clients = [Client(server) for _ in range(PROCESSES)]
+    for number, client in enumerate(clients * 2):
+        found = client.predict("net", images[number][None])
+        np.testing.assert_allclose(found[0], wanted[number], atol=1e-5)
+        assert [other.images() for other in clients] == [number + 1] * PROCESSES
+    assert clients[0].ask("POST", "/v1/models/net:predict", b"{")[0] == 400
+    seen = [client.metrics() for client in clients]
+    for metrics in seen:
+        assert metrics['gdas_tf_images_total{model="net",version="1"}'] == 6
+        assert metrics['gdas_tf_requests_total{api="v1",code="200"}'] == 6
+        assert metrics['gdas_tf_requests_total{api="v1",code="400"}'] == 1
+        assert metrics['gdas_tf_batch_images_bucket{le="1.0",model="net",version="1"}'] == 6
+        assert metrics['gdas_tf_queue_images{model="net",version="1"}'] == 0
+        assert (
+            abs(metrics['gdas_tf_last_batch_timestamp_seconds{model="net",version="1"}'] - time.time()) < 60
+        )
+    memory = [process.memory_info().rss for process in workers(server)]
+    assert seen[0]["process_resident_memory_bytes"] > 0.8 * sum(memory) > max(memory)
+    assert seen[0]["process_start_time_seconds"] == pytest.approx(
+        min(process.create_time() for process in workers(server)), abs=2
+    )
+
+
+def test_a_process_that_dies_is_replaced(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    image = np.zeros((1, *SHAPE), np.float32)
+    with serving(model, "--processes", PROCESSES) as server:
+        clients = [Client(server) for _ in range(PROCESSES)]
+        for client in clients:
+            client.predict("net", image)
+        before = workers(server)
+        before[0].kill()
+        lost = 0
+        for client in clients:
+            try:
+                client.predict("net", image)
+            except (ConnectionError, http.client.HTTPException):
+                lost += 1
+        assert lost == 1
+        # New connections go to those that live, at once.
+        for _ in range(4):
+            client = Client(server)
+            client.predict("net", image)
+        wait_until(lambda: len(workers(server)) == PROCESSES and before[0] not in workers(server))
+        pid = before[0].pid
+        assert client.images() == 9  # what the dead one did is not forgotten
+        server.process.send_signal(signal.SIGTERM)
+        errors = server.process.communicate(timeout=60)[1]
+    assert f"server process {pid} ended unexpectedly, with code -9; another one will start" in errors
+    assert "stopped; everything accepted is answered" in errors
+
+
+def ask_together(server: Server, count: int) -> tuple[list[threading.Thread], Counter]:
+    """Sends images to the slow model, each on a connection of its own; returns threads and outcomes."""
+    outcomes: Counter = Counter()
+    body = request_of(np.zeros((1, 64, 64, 3), np.float32))
+
+    def work() -> None:
+        try:
+            Client(server).predict("slow", body)
+            outcomes["answered"] += 1
+        except (ConnectionError, http.client.HTTPException):
+            outcomes["lost"] += 1
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    watcher = Client(server)
+    queued = 'gdas_tf_queue_images{model="slow",version="1"}'
+    wait_until(lambda: watcher.metrics()[queued] > 2)
+    return threads, outcomes
+
+
+def join(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join()
+
+
+def test_termination_of_the_whole_group_loses_nothing(slow: Path) -> None:
+    """Some service managers signal each process of a service, not the first alone."""
+    with serving(slow, "--processes", 2, "--max-batch-size", 1) as server:
+        threads, outcomes = ask_together(server, 20)
+        for process in (*workers(server), server.process):
+            os.kill(process.pid, signal.SIGTERM)
+        join(threads)
+        server.process.wait(60)
+    assert outcomes == {"answered": 20}
+
+
+def test_a_second_signal_ends_at_once(slow: Path) -> None:
+    with serving(slow, "--processes", 2, "--max-batch-size", 1, ended=1) as server:
+        threads, outcomes = ask_together(server, 40)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        server.process.send_signal(signal.SIGINT)
+        errors = server.process.communicate(timeout=60)[1]
+        join(threads)
+    assert outcomes["lost"] > 0
+    assert "stopped; what was under way is lost" in errors
+
+
+def test_without_the_supervisor_processes_finish_and_end(slow: Path) -> None:
+    with serving(slow, "--processes", 2, "--max-batch-size", 1, ended=-9) as server:
+        alone = workers(server)
+        threads, outcomes = ask_together(server, 20)
+        server.process.kill()
+        join(threads)
+        assert outcomes == {"answered": 20}
+        assert psutil.wait_procs(alone, timeout=30)[1] == []
+
+
+def test_a_process_that_does_not_start(tmp_path: Path) -> None:
+    listener = listen("127.0.0.1", 0)
+    settings = ServerSettings(processes=2, threads=1)
+    files = [ModelFile("net", 1, tmp_path / "missing.onnx")]
+    with listener, pytest.raises(RunError, match="a server process did not start"):
+        processes.serve(files, InputOptions(), settings, listener, pytest.fail, pytest.fail)
+
+
+def test_a_request_of_the_largest_size_fits_the_share_of_each_process(model: Path) -> None:
+    with serving(model, "--processes", 4, "--queue-size", 10, "--max-images", 8) as server:
+        images = np.random.default_rng(0).random((8, *SHAPE), np.float32)
+        assert Client(server).predict("net", images).shape == (8, 5)
