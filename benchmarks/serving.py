@@ -366,14 +366,14 @@ def report(result: dict[str, Any]) -> str:
 
     lines = [
         f"{result['model']}: {result['rounds']} rounds of {result['seconds']:g} s, min / median / max",
-        f"{'':<34}{'images/s':>22}{'p50 ms':>22}{'p95 ms':>9}{'p99 ms':>9}{'batch':>7}{'server us':>11}"
+        f"{'':<34}{'images/s':>24}{'p50 ms':>24}{'p95 ms':>9}{'p99 ms':>9}{'batch':>7}{'server us':>11}"
         f"{'client us':>11}",
     ]
     for name, row in result["rows"].items():
         medians = {key: values["median"] for key, values in row.items()}
         cpu = f"{medians['server_us']:>11.0f}{medians['client_us']:>11.0f}" if medians["server_us"] else ""
         lines.append(
-            f"{name:<34}{three(row['per_second'], 0):>22}{three(row['p50'], 2):>22}{medians['p95']:>9.2f}"
+            f"{name:<34}{three(row['per_second'], 0):>24}{three(row['p50'], 2):>24}{medians['p95']:>9.2f}"
             f"{medians['p99']:>9.2f}{medians['batch']:>7.1f}{cpu}"
         )
     lines.append("")
