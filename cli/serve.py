@@ -92,6 +92,8 @@ def main(args: argparse.Namespace) -> int:
     from gdas_tf.export.serving.metrics import Metrics
     from gdas_tf.export.serving.repository import find_models
 
+    if args.processes > server.MAX_PROCESSES:
+        raise UsageError(f"--processes {args.processes}: accepted are 0 to {server.MAX_PROCESSES}")
     token = _token(args.token_file)
     settings = server.ServerSettings(
         host=args.host,

@@ -235,3 +235,21 @@ def test_a_request_of_the_largest_size_fits_the_share_of_each_process(model: Pat
     with serving(model, "--processes", 4, "--queue-size", 10, "--max-images", 8) as server:
         images = np.random.default_rng(0).random((8, *SHAPE), np.float32)
         assert Client(server).predict("net", images).shape == (8, 5)
+
+
+def test_access_log(model: Path) -> None:
+    """Each process logs on stderr; stdout is for what --json prints."""
+    with serving(model, "--processes", 2, "--access-log") as server:
+        for _ in range(4):
+            assert Client(server).ask("GET", "/v2/health/live")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        output, errors = server.process.communicate(timeout=60)
+    assert output == ""
+    assert errors.count('"GET /v2/health/live HTTP/1.1" 200') == 4
+
+
+def test_too_many_processes(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from gdas_tf.cli.main import main
+
+    assert main(["serve", str(model), "--processes", "257"]) == 2
+    assert "--processes 257: accepted are 0 to 256" in capfd.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
 import ipaddress
 import socket
@@ -35,8 +36,10 @@ _SERIAL_SECONDS = 0.02
 """A network that does one image in less runs each batch on one core, and a batch at a time on each core.
 Threads that share the work of small operators wait for each other longer than they compute."""
 
-_MAX_PROCESSES = 8
-"""By default; what further cores do for a process, its threads do."""
+_DEFAULT_PROCESSES = 8
+"""At most; what further cores do for a process, its threads do."""
+
+MAX_PROCESSES = 256
 
 MAX_CONNECTIONS = 1000
 BACKLOG = 1024
@@ -90,7 +93,7 @@ def default_processes(models: Sequence[ServedModel]) -> int:
     Requests and networks then wait for no other's turn at Python's lock. A network that takes all cores for a
     batch has them in one process.
     """
-    return min(cores(), _MAX_PROCESSES) if all(model.classifier.threads == 1 for model in models) else 1
+    return min(cores(), _DEFAULT_PROCESSES) if all(model.classifier.threads == 1 for model in models) else 1
 
 
 def load_models(
@@ -183,8 +186,11 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, application: Application, settings: ServerSettings, connections: int) -> None:
+        log = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+        log["handlers"]["access"]["stream"] = "ext://sys.stderr"  # stdout is for what --json prints
         config = uvicorn.Config(
             application,
+            log_config=log,
             log_level="info" if settings.access_log else "warning",
             access_log=settings.access_log,
             ws="none",
