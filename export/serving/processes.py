@@ -87,9 +87,26 @@ def serve(
             ),
         ),
     )
-    with tempfile.TemporaryDirectory(prefix="gdas-tf-serve-", ignore_cleanup_errors=True) as folder:
+    with _folder() as folder:
         supervisor = _Supervisor(pickle.dumps((list(files), options, share)), folder, listener, warn)
         return asyncio.run(supervisor.run(settings.processes, ready))
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Returns a new folder for the processes' counts: in memory, where the system has such a place.
+
+    Raises:
+        RunError: there is no room for it.
+    """
+    memory = "/dev/shm"
+    try:
+        return tempfile.TemporaryDirectory(
+            prefix="gdas-tf-serve-",
+            dir=memory if os.access(memory, os.W_OK) else None,
+            ignore_cleanup_errors=True,
+        )
+    except OSError as error:
+        raise RunError(f"the processes cannot share their counts: {error}; or use --processes 1") from error
 
 
 class _Worker:
