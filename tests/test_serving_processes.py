@@ -216,11 +216,14 @@ def test_a_second_signal_ends_at_once(slow: Path) -> None:
 def test_without_the_supervisor_processes_finish_and_end(slow: Path) -> None:
     with serving(slow, "--processes", 2, "--max-batch-size", 1, ended=-9) as server:
         alone = workers(server)
+        folder = Path(alone[0].environ()["PROMETHEUS_MULTIPROC_DIR"])
+        assert folder.is_dir()
         threads, outcomes = ask_together(server, 20)
         server.process.kill()
         join(threads)
         assert outcomes == {"answered": 20}
         assert psutil.wait_procs(alone, timeout=30)[1] == []
+        assert not folder.exists()
 
 
 def test_a_process_that_does_not_start(tmp_path: Path) -> None:

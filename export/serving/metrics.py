@@ -7,7 +7,6 @@ keeps its numbers in files there, and whichever is asked sums them (prometheus_c
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -189,8 +188,7 @@ class Metrics:
 
 def live_processes(folder: Path) -> list[int]:
     """Returns the processes that count in a folder; each has a file for its part of the queue."""
-    names = (re.fullmatch(r"gauge_livesum_(\d+)\.db", file.name) for file in folder.iterdir())
-    return sorted(int(name[1]) for name in names if name)
+    return sorted(int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_livesum_*.db"))
 
 
 class _ProcessesCollector(Collector):

@@ -21,6 +21,7 @@ import dataclasses
 import functools
 import os
 import pickle
+import shutil
 import signal
 import socket
 import sys
@@ -285,12 +286,16 @@ class _WorkerServer(Server):
         application: what answers.
         settings: how to serve.
         channel: to the supervisor.
+
+    Attributes:
+        orphaned: whether the supervisor has died.
     """
 
     def __init__(self, application: Application, settings: ServerSettings, channel: socket.socket) -> None:
         super().__init__(application, settings, -(-MAX_CONNECTIONS // settings.processes))
         self._channel = channel
         self._tasks: set[asyncio.Task[None]] = set()
+        self.orphaned = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -335,7 +340,7 @@ class _WorkerServer(Server):
             if message == END:
                 self.should_exit = True
             else:
-                self.application.draining = True
+                self.orphaned = self.application.draining = True
                 loop.call_later(LAME_DUCK_SECONDS, self._end)
 
     def _end(self) -> None:
@@ -363,7 +368,10 @@ def work() -> None:
     except (OSError, RunError, UsageError) as error:
         sys.exit(f"gdas-tf: failed: {error}")
     application = Application(models, metrics, settings.limits, settings.token)
-    _WorkerServer(application, settings, channel).run([])
+    server = _WorkerServer(application, settings, channel)
+    server.run([])
+    if server.orphaned:  # nobody else is left to tidy up
+        shutil.rmtree(os.environ[FOLDER_VARIABLE], ignore_errors=True)
 
 
 if __name__ == "__main__":
