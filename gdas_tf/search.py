@@ -15,7 +15,7 @@ from gdas_tf.errors import UsageError
 from gdas_tf.optimizers import SGD
 from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path
-from gdas_tf.runtime import graphs_as_written
+from gdas_tf.runtime import graphs_as_written, spared_from_search
 from gdas_tf.sampling import Sample, Sampler, entropy, most_probable, sample, temperature
 from gdas_tf.supernet import Supernet
 
@@ -138,11 +138,12 @@ class SearchModel(keras.Model):
     def sample(self, number: int) -> tuple[Sample, Sample | None]:
         """Samples of the normal and the reduction cell; `number` tells the samples of one step apart."""
         with tf.device("CPU:0"):
+            step = spared_from_search(tf.convert_to_tensor(self.step.value))
             samples = [
                 sample(
                     logits.value,
                     self.temperature.value,
-                    tf.stack([tf.constant(self.seed, tf.int64), self.step * 4 + 2 * number + kind]),
+                    tf.stack([tf.constant(self.seed, tf.int64), step * 4 + 2 * number + kind]),
                     self.sampler,
                 )
                 for kind, logits in enumerate(self.logits)

@@ -183,6 +183,23 @@ def test_a_step_is_the_same_to_the_last_bit_however_its_threads_fall() -> None:
             np.testing.assert_array_equal(found, expected)
 
 
+def test_every_case_comes_after_the_reference_variable() -> None:
+    """Without it TensorFlow unpacks all branches of every edge before the first step."""
+    model = _model()
+    step = tf.function(lambda: model.train_step((_batch(0), _batch(1))), autograph=False)
+    operations = step.get_concrete_function().graph.get_operations()
+    after: set[str] = set()
+    for operation in operations:  # in an order in which inputs come first
+        before = [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+        if operation.type == "VariableV2" or any(other.name in after for other in before):
+            after.add(operation.name)
+    cases = [operation.name for operation in operations if operation.type == "StatelessCase"]
+    # Forward and backward, for the weights and for the architecture.
+    cells = len(model.supernet.cells)
+    assert len(cases) == 4 * cells * len(model.supernet.space.edges)
+    assert after.issuperset(cases)
+
+
 def test_what_was_not_sampled_does_not_move() -> None:
     model = _model()
     for step in range(3):  # so that there is momentum
