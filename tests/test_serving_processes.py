@@ -160,7 +160,7 @@ def test_a_process_that_dies_is_replaced(model: Path, capfd: pytest.CaptureFixtu
         assert client.images() == 9  # what the dead one did is not forgotten
         server.process.send_signal(signal.SIGTERM)
         errors = server.process.communicate(timeout=60)[1]
-    assert f"server process {pid} ended unexpectedly, with code -9; another one will start" in errors
+    assert f"server process {pid} ended unexpectedly, with exit code -9; another one starts in 1 s" in errors
     assert "stopped; everything accepted is answered" in errors
 
 

@@ -129,6 +129,12 @@ class _Worker:
         """Whether it has become ready, and has not ended."""
         return self.ready.done() and self.ready.result()
 
+    @property
+    def end(self) -> str:
+        """How it ended, for people."""
+        code = self.process.returncode
+        return f"server process {self.process.pid} ended unexpectedly, with exit code {code}"
+
     def kill(self) -> None:
         """Ends it at once."""
         with contextlib.suppress(ProcessLookupError):
@@ -201,17 +207,24 @@ class _Supervisor:
                 worker.channel.send(message)
 
     async def _start(self) -> _Worker:
-        """Starts a server process."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "gdas_tf.export.serving.processes", str(theirs.fileno())),
-                stdin=asyncio.subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, FOLDER_VARIABLE: self._folder},
-                # Ctrl-C in a terminal goes to the supervisor alone, which ends the others in order.
-                start_new_session=True,
-            )
+        """Starts a server process.
+
+        Raises:
+            RunError: the system has no room for another process or file descriptor.
+        """
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", "gdas_tf.export.serving.processes", str(theirs.fileno())),
+                    stdin=asyncio.subprocess.PIPE,
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, FOLDER_VARIABLE: self._folder},
+                    # Ctrl-C in a terminal goes to the supervisor alone, which ends the others in order.
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise RunError(f"a server process cannot be started: {error.strerror}") from error
         ours.setblocking(False)
         worker = _Worker(process, ours)
         self._workers.append(worker)
@@ -225,16 +238,27 @@ class _Supervisor:
         await self._watch(worker)
         if not worker.serves:  # it did not start, and would not the next time
             return
-        delay = _RESTART_SECONDS
+        reason, delay = worker.end, _RESTART_SECONDS
         while not self._stopping.is_set():
-            pid, code = worker.process.pid, worker.process.returncode
-            self._warn(f"server process {pid} ended unexpectedly, with code {code}; another one will start")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay)
+            self._warn(f"{reason}; another one starts in {delay:g} s")
+            if await self._stops_within(delay):
                 return
-            worker = await self._start()
+            delay = min(2 * delay, _MAX_RESTART_SECONDS)
+            try:
+                worker = await self._start()
+            except RunError as error:
+                reason = str(error)
+                continue
             await self._watch(worker)
-            delay = _RESTART_SECONDS if worker.serves else min(2 * delay, _MAX_RESTART_SECONDS)
+            reason = worker.end
+            if worker.serves:
+                delay = _RESTART_SECONDS
+
+    async def _stops_within(self, seconds: float) -> bool:
+        """Returns whether the server is stopped within some seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
 
     async def _watch(self, worker: _Worker) -> None:
         """Takes what a server process says until it ends."""

@@ -40,6 +40,8 @@ _DEFAULT_PROCESSES = 8
 """At most; what further cores do for a process, its threads do."""
 
 MAX_PROCESSES = 256
+MANY_PROCESSES = hasattr(socket, "send_fds")
+"""Whether the system can hand a connection to another process (Windows cannot in this way)."""
 
 MAX_CONNECTIONS = 1000
 BACKLOG = 1024
@@ -93,7 +95,8 @@ def default_processes(models: Sequence[ServedModel]) -> int:
     Requests and networks then wait for no other's turn at Python's lock. A network that takes all cores for a
     batch has them in one process.
     """
-    return min(cores(), _DEFAULT_PROCESSES) if all(model.classifier.threads == 1 for model in models) else 1
+    one_core = all(model.classifier.threads == 1 for model in models)
+    return min(cores(), _DEFAULT_PROCESSES) if one_core and MANY_PROCESSES else 1
 
 
 def load_models(
