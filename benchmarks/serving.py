@@ -12,7 +12,7 @@ What is measured, in turns, `--rounds` times, each for `--seconds`:
 - concurrency 16: sixteen connections, each as above.
 - half load: requests at random times (Poisson), half as many a second as concurrency 16 got answered; latency
   from the time a request was due, so that a server that falls behind doesn't hide it.
-
+- half load, evenly: as many requests, at equal distances.
 - p99 of an ideal queue: what half load would have at least if each request took the processor time that it
   took here, the server's and the client's, never more nor less, on whichever core is free first.
 
@@ -111,7 +111,13 @@ class Connection:
 
 
 def client(
-    address: tuple[str, int], request: bytes, connections: int, seconds: float, rate: float | None, pipe: Any
+    address: tuple[str, int],
+    request: bytes,
+    connections: int,
+    seconds: float,
+    rate: float | None,
+    evenly: bool,
+    pipe: Any,
 ) -> None:
     """Sends requests and puts (latencies, seconds, CPU seconds) into a pipe.
 
@@ -120,7 +126,8 @@ def client(
         request: bytes of a request.
         connections: how many.
         seconds: how long.
-        rate: requests a second at random times; None: on each connection the next when the answer is there.
+        rate: requests a second; None: on each connection the next when the answer is there.
+        evenly: at equal distances in time; else at random (Poisson).
         pipe: where the outcome goes.
     """
     opened = [Connection(address, request) for _ in range(connections)]
@@ -142,7 +149,7 @@ def client(
         else:
             while due <= now and not over:
                 waiting.append(due)
-                due += random.exponential(1 / rate)
+                due += 1 / rate if evenly else random.exponential(1 / rate)
             while idle and waiting and not over:
                 idle.pop().send(waiting.popleft())
             delay = 1.0 if over else max(0.0, due - time.perf_counter())
@@ -162,12 +169,21 @@ class Server:
         host, port = url.removeprefix("http://").split(":")
         self.address = (host, int(port))
 
-    def load(self, request: bytes, connections: int, seconds: float, rate: float | None = None) -> Load:
+    def load(
+        self,
+        request: bytes,
+        connections: int,
+        seconds: float,
+        rate: float | None = None,
+        evenly: bool = False,
+    ) -> Load:
         """Returns what a client of its own sees; see `client`."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=client, args=(self.address, request, connections, seconds, rate, theirs), daemon=True
+            target=client,
+            args=(self.address, request, connections, seconds, rate, evenly, theirs),
+            daemon=True,
         )
         before, cpu = self._statistics(), self._cpu()
         process.start()
@@ -305,6 +321,7 @@ def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dic
         for _ in range(rounds):
             many = server.load(request, CONCURRENCY, seconds)
             batch = max(1, round(many.batch))
+            half = many.per_second / 2
             for name, load in (
                 ("onnxruntime, batch 1", bare(session, images[:1], seconds)),
                 ("one by one", server.load(request, 1, seconds)),
@@ -315,7 +332,8 @@ def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dic
                     bare_on_each_core(single, images, seconds),
                 ),
                 ("onnxruntime, the server's batch", bare(session, images[:batch], seconds)),
-                ("half load", server.load(request, CONCURRENCY, seconds, rate=many.per_second / 2)),
+                ("half load", server.load(request, CONCURRENCY, seconds, half)),
+                ("half load, evenly", server.load(request, CONCURRENCY, seconds, half, evenly=True)),
             ):
                 found.setdefault(name, []).append(load)
     rows = {
@@ -345,6 +363,9 @@ def measure(model: Path, rounds: int, seconds: float, options: list[str]) -> dic
             many, "onnxruntime, the server's batch", "per_second"
         ),
         "p99 at half load / bare p50": ratio("half load", "onnxruntime, batch 1", "p99", "p50"),
+        "p99 at half load, evenly / bare p50": ratio(
+            "half load, evenly", "onnxruntime, batch 1", "p99", "p50"
+        ),
         "p99 at half load / p50 one by one": ratio("half load", "one by one", "p99", "p50"),
     }
     ideal = [
