@@ -141,7 +141,9 @@ def _add_fields(group: argparse._ArgumentGroup, chosen: Iterable[Option]) -> Non
             default = next(iter(values.values()))
         else:
             default = ", ".join(f"{name} {value}" for name, value in values.items())
-        text = f"{option.metadata['help']} [{default}]".replace("%", "%%")
+        # Choices that the placeholder doesn't show stand in the text.
+        about = option.describe() if option.metadata["metavar"] else option.metadata["help"]
+        text = f"{about} [{default}]".replace("%", "%%")
         if option.is_bool:
             kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         else:

@@ -221,7 +221,10 @@ class ExportConfig(_Section):
     section: typing.ClassVar[str] = "export"
 
     formats: tuple[str, ...] = _field(
-        ("saved_model", "onnx"), "files to write", choices=EXPORT_FORMATS, metavar="FORMAT,…"
+        ("saved_model", "onnx"),
+        "files to write; all: every one of them",
+        choices=EXPORT_FORMATS,
+        metavar="FORMAT,…|all",
     )
     tolerance: float = _field(1e-4, "largest accepted difference of a probability to Keras", above=0)
     images: int = _field(1000, "held-out images to verify on, at most", minimum=1)
@@ -432,7 +435,8 @@ class Option:
         """Returns `value` converted to the field's type.
 
         Args:
-            value: a value of the type, or its text as the command line or a YAML file has it.
+            value: a value of the type, or its text as the command line or a YAML file has it. Of a field
+                that takes several choices, "all" stands for every one.
 
         Raises:
             UsageError: the value has another type or lies outside the limits; the line names the field.
@@ -449,6 +453,8 @@ class Option:
         items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
             items = [items]
+        if self.metadata["choices"] and list(items) == ["all"]:
+            items = self.metadata["choices"]
         items = tuple(self._check(self._convert(item, kind)) for item in items)
         if not items:
             raise UsageError(f"{self.path}: found nothing; at least one value is needed")

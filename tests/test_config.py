@@ -8,7 +8,7 @@ import json
 import pytest
 import yaml
 
-from gdas_tf.config import PRESETS, Config, differences, options
+from gdas_tf.config import EXPORT_FORMATS, PRESETS, Config, differences, options
 from gdas_tf.errors import UsageError
 
 
@@ -123,6 +123,11 @@ def test_bad_value_is_named(values, found, accepted):
     assert found in message
     assert accepted in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("value", ["all", ["all"]])
+def test_all_stands_for_every_format(value):
+    assert Config().override({"export.formats": value}).export.formats == EXPORT_FORMATS
 
 
 def test_unknown_names_are_refused_with_a_hint():
