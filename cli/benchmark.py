@@ -49,6 +49,8 @@ def main(args: argparse.Namespace) -> int:
     from gdas_tf.cli import stages
     from gdas_tf.export.benchmark import draw_benchmark, format_table, write_csv
 
+    _check_suffix("--output", args.output, (".json", ".csv"))
+    _check_suffix("--picture", args.picture, (".png", ".svg"))
     if args.directory:
         if args.output or args.picture:
             raise UsageError(f"benchmark: --output and --picture go with files; {args.directory} has its own")
@@ -61,10 +63,20 @@ def main(args: argparse.Namespace) -> int:
             result = stages.measure([Path(target) for target in targets], config, data)
     # Before anything is written: if that fails, the figures are not lost.
     print_result(args.json, result, format_table(result))
-    if args.output and args.output.endswith(".csv"):
+    if args.output and args.output.lower().endswith(".csv"):
         write_csv(result, args.output)
     elif args.output:
         write_json(args.output, result)
     if args.picture:
         draw_benchmark(result, args.picture)
     return 0
+
+
+def _check_suffix(option: str, file: str | None, accepted: tuple[str, ...]) -> None:
+    """Finds a file that could not be written in its format before anything is measured.
+
+    Raises:
+        UsageError: its suffix is none of those accepted.
+    """
+    if file is not None and Path(file).suffix.lower() not in accepted:
+        raise UsageError(f"{option}: found {file}; accepted is a name that ends in {' or '.join(accepted)}")

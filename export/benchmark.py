@@ -1,8 +1,10 @@
 """Latency, throughput, memory and accuracy of ONNX image classifiers, measured with onnxruntime.
 
 Needs NumPy and onnxruntime (matplotlib for the picture), and never TensorFlow. A measurement is done in
-rounds: in each round every file is measured in every setting, one after the other, so that a machine that
-slows down or heats up hits all alike. The spread between the rounds gives the interval of each figure.
+rounds: in each round every file is loaded anew and measured in every setting, one after the other, so that a
+machine that slows down or heats up hits all alike. The spread between the rounds gives the interval of each
+figure. (Where a file comes to lie in memory makes it some percent faster or slower, for as long as it is
+loaded: rounds with one loaded file agree better than two runs do.)
 """
 
 from __future__ import annotations
@@ -175,6 +177,9 @@ def benchmark_models(
         for name, subject in zip(names, subjects, strict=False)
     ]
     for number in range(rounds):
+        if number:
+            for subject in subjects:
+                subject.load_again()
         for size in batch_sizes:
             # Who comes first in a round may find a cooler machine: everybody does in turn.
             first = number % len(subjects)
@@ -325,6 +330,14 @@ class _Subject:
     provider: str
     classifier: Classifier
     rounds: dict[int, list[np.ndarray]]
+
+    def load_again(self) -> None:
+        """Loads the file anew.
+
+        Raises:
+            UsageError: it has gone, or is another one now.
+        """
+        self.classifier = Classifier(self.classifier.path, self.provider, self.threads)
 
     def measure(self, size: int, warm_up: int, seconds: float) -> None:
         """Runs batches for a while, twice at least."""

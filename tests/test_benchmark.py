@@ -184,6 +184,22 @@ def test_rounds_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert order == [("a", 1), ("b", 1), ("a", 2), ("b", 2), ("b", 1), ("a", 1), ("b", 2), ("a", 2)]
 
 
+def test_each_round_loads_the_files_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded file keeps its place in memory, which its speed depends on: two runs would differ by more."""
+    paths = [classifier_file(tmp_path / f"{name}.onnx") for name in "ab"]
+    measured: dict[str, list[object]] = {"a": [], "b": []}
+    run = Classifier.run
+
+    def noted(self: Classifier, images: np.ndarray) -> np.ndarray:
+        if self.session not in measured[self.path.stem]:
+            measured[self.path.stem].append(self.session)
+        return run(self, images)
+
+    monkeypatch.setattr(Classifier, "run", noted)
+    benchmark_models(paths, batch_sizes=(1, 2), seconds=0.01, rounds=3, memory=False)
+    assert {name: len(sessions) for name, sessions in measured.items()} == {"a": 3, "b": 3}
+
+
 def test_interval_holds_another_round() -> None:
     random = np.random.default_rng(0)
     held = 0

@@ -386,6 +386,8 @@ def complaint(result: Result, code: int) -> str:
         (["evaluate", "absent.keras"], "absent.keras: there is no such file"),
         (["export", "absent.keras"], "absent.keras: there is no such file"),
         (["benchmark", "absent.onnx"], "absent.onnx"),
+        (["benchmark", "absent.onnx", "--output", "figures.txt"], "figures.txt"),
+        (["benchmark", "absent.onnx", "--picture", "figures.jpg"], "figures.jpg"),
         (["draw"], "give a run directory or a genotype"),
         (["draw", "normal=sep3@0 reduction=?"], "reduction cell, node 0, edge 0"),
     ],
