@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,10 +94,12 @@ def describe(
     """
     import keras
 
+    from gdas_tf.network import count_parameters
+
     values: dict[str, Any] = {
         "class_names": list(class_names),
         "image_shape": list(model.input_shape[1:]),
-        "parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "parameters": count_parameters(model),
     }
     normalization = next(
         (item for item in model.layers if isinstance(item, keras.layers.Normalization)), None

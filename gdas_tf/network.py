@@ -80,7 +80,8 @@ def build_network(
 
     Example:
         >>> model = build_network(GENOTYPES["GDAS_V1"], (32, 32, 3), 10)
-        >>> model.count_params()
+        >>> count_parameters(model)
+        3369934
     """
     _check(image_shape, classes, channels, stem)
     plan = stack(channels, cells, macro)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from gdas_tf.cli.main import COMMANDS, main
@@ -183,6 +184,8 @@ def test_run_makes_every_file_and_one_json_object(finished):
     assert result.json["throughput"]["batch_size"] == 64
     assert result.json["throughput"]["images_per_second"] > 0
     assert Genotype.from_text(result.json["genotype"]) == Genotype.load(run.file("genotype.json"))
+    metadata = {item.key: item.value for item in onnx.load(run.file("export/model.onnx")).metadata_props}
+    assert result.json["parameters"] == json.loads(metadata["parameters"])  # one number, wherever it is told
     versions = json.loads(run.file("versions.json").read_text())
     assert versions["commands"][0].startswith(f"gdas-tf run {run.path}")
     assert "Warning" not in result.err

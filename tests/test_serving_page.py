@@ -172,6 +172,7 @@ def test_drop_a_picture(browser: Any, model: Path, tmp_path: Path) -> None:
             assert text in figures
         for cell in ("normal", "reduction"):  # drawn, and really shown
             assert page.wait(f"document.getElementById('{cell}').naturalWidth") > 100
+            page.wait(f"document.getElementById('{cell}').offsetWidth > 100")
         page.screenshot("empty")
         page.drop(first)
         found = bars(page)

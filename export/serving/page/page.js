@@ -67,10 +67,13 @@ function showModel() {
 }
 
 async function showCell(model, cell) {
+  const image = element(cell);
+  image.hidden = true; // until it is there: the first time it has to be drawn
+  image.onload = () => { image.hidden = false; };
   try {
     const answer = await ask(`models/${model.name}/versions/${model.version}/${cell}.svg`);
     const picture = await answer.blob();
-    if (model === chosen() || model.name === chosen().name && model.version === chosen().version) showBlob(element(cell), picture);
+    if (model === chosen() || model.name === chosen().name && model.version === chosen().version) showBlob(image, picture);
   } catch {
     element("cells").hidden = true;
   }
