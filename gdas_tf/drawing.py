@@ -239,6 +239,7 @@ def draw_retraining(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> N
         _add_curves(panels[1, 1], metrics, {"drop_path": ""}, "Drop-path probability")
         for panel in panels[0]:
             panel.set_xlabel("")
+        panels[1, 1].set_ylim(bottom=-0.003)  # matplotlib centres a line that is all 0
         _save(figure, path)
 
 
