@@ -24,7 +24,7 @@ def progress_on_stderr() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow, and sets its threads, without what its libraries say of themselves on stderr.
+    """Imports TensorFlow, and sets it up, without what its libraries say of themselves on stderr.
 
     Those lines come before any setting of TensorFlow's is read; `--debug`, which leaves TF_CPP_MIN_LOG_LEVEL
     alone, shows them.
@@ -32,8 +32,9 @@ def import_tensorflow() -> None:
     first = "tensorflow" not in sys.modules
     debugging = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2"
     with contextlib.nullcontext() if debugging else _stderr_nowhere():
-        from gdas_tf.runtime import set_threads
+        from gdas_tf.runtime import keep_kernels, set_threads
     set_threads()
+    keep_kernels()
     if first:
         # A million objects that stay: the garbage collector need not look through them while graphs are made.
         # Not later again: what is garbage by then would stay, too.

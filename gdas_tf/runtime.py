@@ -1,4 +1,4 @@
-"""How TensorFlow runs on a machine without a GPU: threads, and graph optimization."""
+"""How TensorFlow runs on a machine without a GPU: threads, kernels, and graph optimization."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ def set_threads() -> None:
     # A cell has about four edges to work on at a time. More than two cores were not measured.
     with contextlib.suppress(RuntimeError):  # TensorFlow runs already
         tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // 4))
+
+
+def keep_kernels() -> None:
+    """Let TensorFlow keep the kernels that oneDNN made for a convolution, for the next time.
+
+    Unless told otherwise it makes those of backward passes, and of batches of over 32 images, anew each time,
+    to save memory. Kept they need some 10 MiB, and a step on 8x8 images takes 0.94 of the time, with the same
+    results (docs/performance.md).
+
+    Does nothing where TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE is set, or after the first convolution.
+    """
+    os.environ.setdefault("TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE", "false")
 
 
 @contextlib.contextmanager

@@ -43,6 +43,41 @@ def test_threads_are_left_as_they_are(environment: dict[str, str], before: str, 
     assert _threads(environment, before) == threads
 
 
+def _kernels_made(environment: dict[str, str]) -> list[int]:
+    """Returns how many kernels oneDNN makes in each of three equal passes, forward and backward."""
+    code = """
+import tensorflow as tf
+from gdas_tf.runtime import keep_kernels
+keep_kernels()
+images, kernel = tf.ones((64, 8, 8, 16)), tf.Variable(tf.ones((3, 3, 16, 16)))
+@tf.function
+def once():
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "SAME"))
+    return tape.gradient(loss, kernel)
+for number in range(3):
+    once().numpy()
+    print("pass", flush=True)
+"""
+    inherited = {key: value for key, value in os.environ.items() if key != "TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE"}
+    # One thread: each keeps its own.
+    fixed = {"CUDA_VISIBLE_DEVICES": "", "ONEDNN_VERBOSE": "2", "TF_NUM_INTEROP_THREADS": "1"}
+    environment = {**inherited, **fixed, **environment}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return [part.count(",create") for part in done.stdout.split("pass\n")[:3]]
+
+
+def test_kernels_are_kept() -> None:
+    first, *further = _kernels_made({})
+    assert first > 0 and further == [0, 0]
+
+
+def test_kernels_are_not_kept_if_that_was_chosen() -> None:
+    _, *further = _kernels_made({"TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE": "true"})
+    assert min(further) > 0
+
+
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="the optimizer stays on on a GPU")
 def test_graph_optimizer_comes_back() -> None:
     before = tf.config.optimizer.get_experimental_options()
