@@ -25,7 +25,7 @@ from serving_helpers import CLASS_NAMES, Server, make_model, picture, picture_by
 from tritonclient.utils import InferenceServerException
 
 from gdas_tf.export.serving.classifier import Classifier
-from gdas_tf.export.serving.http import BodyReader, HttpError
+from gdas_tf.export.serving.http import BodyReader, HttpError, Reply, compress
 from gdas_tf.export.serving.images import load_image
 from gdas_tf.genotype import GENOTYPES
 
@@ -781,6 +781,22 @@ def test_body_reader() -> None:
         assert await reader.read({}, receiver(whole)) == whole["body"]
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        (b"gzip, deflate, br", b"gzip"),
+        (b"GZIP;q=0.5", b"gzip"),
+        (b"gzip;q=0, deflate; q=0.8", b"deflate"),
+        (b"gzip; q=0.000, br", None),
+        (b"", None),
+    ],
+)
+def test_compression_is_what_the_client_accepts(accepted: bytes, encoding: bytes | None) -> None:
+    packed = compress(Reply(b"x" * 2000), accepted)
+    assert dict(packed.headers).get(b"content-encoding") == encoding
+    assert (len(packed.body) < 2000) == (encoding is not None)
 
 
 def test_addresses(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

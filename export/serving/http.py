@@ -211,7 +211,7 @@ def compress(reply: Reply, accepted: bytes) -> Reply:
     """Compresses a reply as `Accept-Encoding` asks, if it is large enough."""
     if len(reply.body) < COMPRESS_FROM:
         return reply
-    names = [item.split(b";")[0].strip().lower() for item in accepted.split(b",") if b"q=0" not in item]
+    names = _encodings(accepted)
     if b"gzip" in names:
         name, body = b"gzip", gzip.compress(reply.body, compresslevel=1)
     elif b"deflate" in names:
@@ -219,6 +219,12 @@ def compress(reply: Reply, accepted: bytes) -> Reply:
     else:
         return reply
     return Reply(body, reply.status, reply.content_type, (*reply.headers, (b"content-encoding", name)))
+
+
+def _encodings(accepted: bytes) -> list[bytes]:
+    """Returns the names in `Accept-Encoding`, but for those with a weight of zero."""
+    items = (item.lower().replace(b" ", b"").partition(b";q=") for item in accepted.split(b","))
+    return [name for name, _, weight in items if not weight or weight.strip(b"0.")]
 
 
 def _printable(value: bytes) -> str:
