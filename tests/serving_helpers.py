@@ -9,7 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,11 @@ def serving(
     finally:
         process.kill()
         process.wait()
+
+
+def wait_until(condition: Callable[[], bool], interval: float = 0.02) -> None:
+    """Waits until something is so, a minute at most."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "that did not come about"
+        time.sleep(interval)

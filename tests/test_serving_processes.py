@@ -9,13 +9,13 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from serving_helpers import Server, make_model, serving
+from serving_helpers import Server, make_model, serving, wait_until
 
 from gdas_tf.errors import RunError
 from gdas_tf.export.serving import processes
@@ -34,8 +34,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Takes some 50 ms an image, and half as long with two threads."""
-    return make_model(tmp_path_factory.mktemp("slow") / "slow.onnx", (64, 64, 3), width=64, depth=24)
+    """Takes some 200 ms an image, and half as long with two threads."""
+    return make_model(tmp_path_factory.mktemp("slow") / "slow.onnx", (64, 64, 3), width=64, depth=80)
 
 
 @pytest.fixture
@@ -90,13 +90,6 @@ def connections(server: Server) -> list[int]:
         sum(item.status == psutil.CONN_ESTABLISHED for item in process.net_connections("tcp"))
         for process in workers(server)
     )
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_connections_are_dealt_out_evenly(server: Server) -> None:
