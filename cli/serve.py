@@ -94,8 +94,6 @@ def main(args: argparse.Namespace) -> int:
 
     if args.processes > server.MAX_PROCESSES:
         raise UsageError(f"--processes {args.processes}: accepted are 0 to {server.MAX_PROCESSES}")
-    if args.processes > 1 and not server.MANY_PROCESSES:
-        raise UsageError(f"--processes {args.processes}: this system has one process only")
     token = _token(args.token_file)
     settings = server.ServerSettings(
         host=args.host,

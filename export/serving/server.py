@@ -39,9 +39,8 @@ Threads that share the work of small operators wait for each other longer than t
 _DEFAULT_PROCESSES = 8
 """At most; what further cores do for a process, its threads do."""
 
-MAX_PROCESSES = 256
-MANY_PROCESSES = hasattr(socket, "send_fds")
-"""Whether the system can hand a connection to another process (Windows cannot in this way)."""
+MAX_PROCESSES = 256 if hasattr(socket, "send_fds") else 1
+"""One where a connection cannot be handed to another process, as on Windows."""
 
 MAX_CONNECTIONS = 1000
 BACKLOG = 1024
@@ -96,7 +95,7 @@ def default_processes(models: Sequence[ServedModel]) -> int:
     batch has them in one process.
     """
     one_core = all(model.classifier.threads == 1 for model in models)
-    return min(cores(), _DEFAULT_PROCESSES) if one_core and MANY_PROCESSES else 1
+    return min(cores(), _DEFAULT_PROCESSES, MAX_PROCESSES) if one_core else 1
 
 
 def load_models(
