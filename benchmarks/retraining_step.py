@@ -68,10 +68,9 @@ def serve_ours(options: dict[str, Any]) -> None:
     from gdas_tf.genotype import Genotype
     from gdas_tf.network import build_network, copy_weights, count_parameters
     from gdas_tf.retraining import RetrainingModel
-    from gdas_tf.runtime import keep_kernels, set_threads
+    from gdas_tf.runtime import set_up
 
-    set_threads()  # as the command line does
-    keep_kernels()
+    set_up()
     tf.config.threading.set_inter_op_parallelism_threads(options["threads"])
     begun = time.perf_counter()
     size, batch, precision = options["size"], options["batch"], options["precision"]

@@ -33,13 +33,12 @@ def ours(options: argparse.Namespace) -> None:
 
     from gdas_tf.mixed import forward_branches
     from gdas_tf.optimizers import SGD
-    from gdas_tf.runtime import graphs_as_written, keep_kernels, set_threads
+    from gdas_tf.runtime import graphs_as_written, set_up
     from gdas_tf.search import SearchModel
     from gdas_tf.search_space import SearchSpace
     from gdas_tf.supernet import Supernet
 
-    set_threads()
-    keep_kernels()
+    set_up()
     begin = time.perf_counter()
     if options.precision != "float32":
         keras.config.set_dtype_policy(options.precision)

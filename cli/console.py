@@ -32,9 +32,8 @@ def import_tensorflow() -> None:
     first = "tensorflow" not in sys.modules
     debugging = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2"
     with contextlib.nullcontext() if debugging else _stderr_nowhere():
-        from gdas_tf.runtime import keep_kernels, set_threads
-    set_threads()
-    keep_kernels()
+        from gdas_tf.runtime import set_up
+    set_up()
     if first:
         # A million objects that stay: the garbage collector need not look through them while graphs are made.
         # Not later again: what is garbage by then would stay, too.

@@ -335,7 +335,7 @@ class _Subject:
         """Loads the file anew.
 
         Raises:
-            UsageError: it has gone, or is another one now.
+            UsageError: it has gone, or cannot be loaded any more.
         """
         self.classifier = Classifier(self.classifier.path, self.provider, self.threads)
 

@@ -11,6 +11,12 @@ import tensorflow as tf
 from gdas_tf.machine import cores
 
 
+def set_up() -> None:
+    """Set TensorFlow up as every process of the command line does; before it computes anything."""
+    set_threads()
+    keep_kernels()
+
+
 def set_threads() -> None:
     """Let the cores work on operations side by side rather than all on one operation.
 

@@ -13,12 +13,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from gdas_tf.runtime import keep_kernels, set_threads  # noqa: E402
+from gdas_tf.runtime import set_up  # noqa: E402
 
 # As in every process of the command line: with other threads the last bits of a result are others, and tests
 # compare what they compute with what such a process made.
-set_threads()
-keep_kernels()
+set_up()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
