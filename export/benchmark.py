@@ -57,6 +57,7 @@ class Classifier:
         self.path = Path(path)
         if not self.path.is_file():
             raise UsageError(f"{path}: there is no such file; give an ONNX file")
+        self.modified = _modified(self.path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -157,7 +158,7 @@ def benchmark_models(
 
     Raises:
         UsageError: a file is missing or is no image classifier, or a provider is not there.
-        RunError: a file fails when it is run.
+        RunError: a file fails when it is run, or changes meanwhile.
 
     Example:
         >>> print(format_table(benchmark_models(["model.onnx"], batch_sizes=(1,))))
@@ -335,9 +336,12 @@ class _Subject:
         """Loads the file anew.
 
         Raises:
-            UsageError: it has gone, or cannot be loaded any more.
+            RunError: it is another one now, or has gone.
         """
-        self.classifier = Classifier(self.classifier.path, self.provider, self.threads)
+        path = self.classifier.path
+        if _modified(path) != self.classifier.modified:
+            raise RunError(f"{path}: it changed while it was measured; measure it again")
+        self.classifier = Classifier(path, self.provider, self.threads)
 
     def measure(self, size: int, warm_up: int, seconds: float) -> None:
         """Runs batches for a while, twice at least."""
@@ -385,6 +389,14 @@ class _Subject:
             "speed": float(np.exp(np.log(speeds).mean())),
             "speed_interval": _prediction_interval(speeds),
         }
+
+
+def _modified(path: Path) -> int | None:
+    """Returns when a file was modified, in ns; None where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _prediction_interval(values: np.ndarray) -> tuple[float, float] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -200,6 +202,24 @@ def test_each_round_loads_the_files_anew(tmp_path: Path, monkeypatch: pytest.Mon
     assert {name: len(sessions) for name, sessions in measured.items()} == {"a": 3, "b": 3}
 
 
+@pytest.mark.parametrize("change", [Path.unlink, classifier_file], ids=["gone", "other"])
+def test_a_file_that_changes_meanwhile(
+    change: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = classifier_file(tmp_path / "m.onnx")
+    os.utime(path, (0, 0))
+    run = Classifier.run
+
+    def changed(self: Classifier, images: np.ndarray) -> np.ndarray:
+        if path.exists():
+            change(path)
+        return run(self, images)
+
+    monkeypatch.setattr(Classifier, "run", changed)
+    with pytest.raises(RunError, match=r"m\.onnx: it changed while it was measured; measure it again"):
+        benchmark_models([path], batch_sizes=(1,), seconds=0.01, rounds=2, memory=False)
+
+
 def test_interval_holds_another_round() -> None:
     random = np.random.default_rng(0)
     held = 0
@@ -282,6 +302,7 @@ def test_needs_no_tensorflow(tmp_path: Path) -> None:
     path = classifier_file(tmp_path / "m.onnx")
     program = f"""
 import sys
+from collections.abc import Callable
 from gdas_tf.export.benchmark import benchmark_models, format_table, draw_benchmark
 result = benchmark_models([{str(path)!r}], batch_sizes=(1,), seconds=0.01, rounds=2, memory=False)
 draw_benchmark(result, {str(tmp_path / "p.png")!r})
@@ -295,6 +316,7 @@ def test_command_needs_no_tensorflow(tmp_path: Path) -> None:
     path = classifier_file(tmp_path / "m.onnx")
     program = f"""
 import sys
+from collections.abc import Callable
 from gdas_tf.cli.main import main
 code = main(["benchmark", {str(path)!r}, "--benchmark-seconds", "0.01", "--benchmark-batch-sizes", "1"])
 print(code, sorted({{"tensorflow", "keras", "onnx", "tensorflow_datasets", "sklearn"}} & set(sys.modules)))
