@@ -1,19 +1,28 @@
 """Packaging: the folders gdas_tf/, cli/ and export/ install as gdas_tf, gdas_tf.cli and gdas_tf.export."""
 
-from setuptools import setup
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+_ROOTS = {"gdas_tf": "gdas_tf", "gdas_tf.cli": "cli", "gdas_tf.export": "export"}
+
+
+def _packages() -> dict[str, str]:
+    """Every package by its name, with the folder that it lies in."""
+    found = dict(_ROOTS)
+    for name, folder in _ROOTS.items():
+        for package in find_packages(folder):
+            found[f"{name}.{package}"] = str(Path(folder, *package.split(".")))
+    return found
+
 
 setup(
     name="gdas-tf",
     version="0.1.0",
     description="Search a convolutional cell for your images with GDAS, retrain it, export it verified",
     python_requires=">=3.11",
-    packages=["gdas_tf", "gdas_tf.cli", "gdas_tf.export", "gdas_tf.export.serving"],
-    package_dir={
-        "gdas_tf": "gdas_tf",
-        "gdas_tf.cli": "cli",
-        "gdas_tf.export": "export",
-        "gdas_tf.export.serving": "export/serving",
-    },
+    packages=sorted(_packages()),
+    package_dir=_packages(),
     package_data={"gdas_tf.export.serving": ["page/*"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",
