@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from gdas_tf.constants import constant
 from gdas_tf.mixed import MixedOperation
-from gdas_tf.operations import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
-from gdas_tf.primitives import (
+from gdas_tf.numerics.graph_constants import constant
+from gdas_tf.numerics.primitives import (
     Normalized,
     convolution,
     convolution_input_gradient,
@@ -27,6 +26,7 @@ from gdas_tf.primitives import (
     normalize_gradient,
     relu,
 )
+from gdas_tf.operations import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
 from gdas_tf.sampling import Sample
 from gdas_tf.search_space import SearchSpace
 

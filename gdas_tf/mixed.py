@@ -27,7 +27,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gdas_tf.constants import constant, zeros
+from gdas_tf.numerics.graph_constants import constant, zeros
 from gdas_tf.operations import CANDIDATES, FanInUniform, Shape, Statistics, Update, candidate
 
 

@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple
 import keras
 import tensorflow as tf
 
-from gdas_tf import primitives as p
 from gdas_tf.errors import UsageError
+from gdas_tf.numerics import primitives as p
 from gdas_tf.search_space import OPERATIONS
 
 Update = Literal["weights", "architecture"]

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gdas_tf.constants import constant
+from gdas_tf.numerics.graph_constants import constant
 
 
 @keras.saving.register_keras_serializable("gdas_tf")

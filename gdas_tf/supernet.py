@@ -11,8 +11,8 @@ import tensorflow as tf
 from gdas_tf.cells import BatchNorm, Choice, FixedReductionCell, SearchedCell, SupernetLayer
 from gdas_tf.errors import UsageError
 from gdas_tf.macro import stack
+from gdas_tf.numerics.primitives import convolution, relu
 from gdas_tf.operations import FanInUniform, Shape, Update
-from gdas_tf.primitives import convolution, relu
 from gdas_tf.sampling import Sample
 from gdas_tf.search_space import SearchSpace
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from gdas_tf.primitives import depthwise, depthwise_kernel_gradient
+from gdas_tf.numerics.primitives import depthwise, depthwise_kernel_gradient
 
 
 @keras.saving.register_keras_serializable("gdas_tf")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from gdas_tf.constants import constant, ones, zeros
+from gdas_tf.numerics.graph_constants import constant, ones, zeros
 
 
 def test_values_and_types() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gdas_tf import primitives
 from gdas_tf.errors import UsageError
 from gdas_tf.mixed import Segments
+from gdas_tf.numerics import primitives
 from gdas_tf.operations import CANDIDATES, CandidateOperation, candidate
 from gdas_tf.search_space import OPERATIONS
 

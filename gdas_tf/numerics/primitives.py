@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from gdas_tf.constants import constant, ones, zeros
-from gdas_tf.depthwise import kernel_gradient
+from gdas_tf.numerics.depthwise import kernel_gradient
+from gdas_tf.numerics.graph_constants import constant, ones, zeros
 
 EPSILON = 1e-5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from gdas_tf.constants import constant
+from gdas_tf.numerics.graph_constants import constant
 
 
 def kernel_gradient(dy: tf.Tensor, x: tf.Tensor, size: int, dilation: int = 1) -> tf.Tensor:
