@@ -26,7 +26,7 @@ from gdas_tf.numerics.primitives import (
     normalize_gradient,
     relu,
 )
-from gdas_tf.operations import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
+from gdas_tf.operations.candidates import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
 from gdas_tf.sampling import Sample
 from gdas_tf.search_space import SearchSpace
 

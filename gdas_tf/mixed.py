@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from gdas_tf.numerics.graph_constants import constant, zeros
-from gdas_tf.operations import CANDIDATES, FanInUniform, Shape, Statistics, Update, candidate
+from gdas_tf.operations.candidates import CANDIDATES, FanInUniform, Shape, Statistics, Update, candidate
 
 
 class Segments:

@@ -12,7 +12,7 @@ from gdas_tf.cells import BatchNorm, Choice, FixedReductionCell, SearchedCell, S
 from gdas_tf.errors import UsageError
 from gdas_tf.macro import stack
 from gdas_tf.numerics.primitives import convolution, relu
-from gdas_tf.operations import FanInUniform, Shape, Update
+from gdas_tf.operations.candidates import FanInUniform, Shape, Update
 from gdas_tf.sampling import Sample
 from gdas_tf.search_space import SearchSpace
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.mixed import Segments
 from gdas_tf.numerics import primitives
-from gdas_tf.operations import CANDIDATES, CandidateOperation, candidate
+from gdas_tf.operations.candidates import CANDIDATES, CandidateOperation, candidate
 from gdas_tf.search_space import OPERATIONS
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "operations.npz")
