@@ -64,9 +64,9 @@ def serve_ours(options: dict[str, Any]) -> None:
     import keras
     import tensorflow as tf
 
-    from gdas_tf.flat_sgd import FlatSGD
     from gdas_tf.genotype import Genotype
     from gdas_tf.network import build_network, copy_weights, count_parameters
+    from gdas_tf.optimizers.flat_sgd import FlatSGD
     from gdas_tf.retraining import RetrainingModel
     from gdas_tf.runtime import set_up
 

@@ -32,7 +32,7 @@ def ours(options: argparse.Namespace) -> None:
     import tensorflow as tf
 
     from gdas_tf.mixed import forward_branches
-    from gdas_tf.optimizers import SGD
+    from gdas_tf.optimizers.torch_sgd import SGD
     from gdas_tf.runtime import graphs_as_written, set_up
     from gdas_tf.search import SearchModel
     from gdas_tf.search_space import SearchSpace

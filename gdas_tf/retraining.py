@@ -13,8 +13,8 @@ import tensorflow as tf
 from gdas_tf.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.errors import UsageError
-from gdas_tf.flat_sgd import FlatSGD
 from gdas_tf.network import build_network, copy_weights
+from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path
 from gdas_tf.training_layers import DropPath
@@ -89,7 +89,7 @@ def retrain(
 ) -> keras.Model:
     """Trains the network of a genotype from scratch on all training images, by the recipe of the paper.
 
-    SGD with Nesterov momentum, weight decay and clipping to a global norm (`gdas_tf.optimizers.SGD`); a
+    SGD with Nesterov momentum, weight decay and clipping to a global norm (`gdas_tf.optimizers.torch_sgd.SGD`); a
     learning rate that falls as a cosine, step by step; an auxiliary head; drop-path whose probability grows
     linearly, epoch by epoch; random crop, flip and CutOut. The test images are not looked at.
 

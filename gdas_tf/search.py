@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from gdas_tf.errors import UsageError
-from gdas_tf.optimizers import SGD
+from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path
 from gdas_tf.runtime import graphs_as_written, spared_from_search
@@ -114,7 +114,7 @@ class SearchModel(keras.Model):
         """Set the two optimizers; `steps_per_execution` and `run_eagerly` as in keras.Model.compile.
 
         Args:
-            weight_optimizer: A `gdas_tf.optimizers.SGD`, alone or in a LossScaleOptimizer: it leaves alone
+            weight_optimizer: A `gdas_tf.optimizers.torch_sgd.SGD`, alone or in a LossScaleOptimizer: it leaves alone
                 the weights
                 that were not sampled.
             architecture_optimizer: Any optimizer.

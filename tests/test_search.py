@@ -16,7 +16,7 @@ from gdas_tf.data import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.mixed import MixedOperation
 from gdas_tf.operations.candidates import CandidateOperation
-from gdas_tf.optimizers import SGD
+from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs import Run
 from gdas_tf.runtime import graphs_as_written
 from gdas_tf.sampling import Sample

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from gdas_tf.optimizers import SGD
+from gdas_tf.optimizers.torch_sgd import SGD
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
