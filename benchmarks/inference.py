@@ -49,8 +49,8 @@ def export_ours(options: dict[str, Any], path: str) -> None:
     from keras import layers
 
     from gdas_tf.export.onnx_model import describe, save_onnx, to_onnx
-    from gdas_tf.genotype import Genotype
     from gdas_tf.network import build_network, count_parameters
+    from gdas_tf.spaces.genotype import Genotype
 
     genotype = Genotype(options["genotype"]["normal"], options["genotype"]["reduction"])
     image = (options["size"], options["size"], 3)
@@ -79,7 +79,7 @@ def json_lines(command: list[str], text: str = "") -> list[dict[str, Any]]:
 
 def export_all(arguments: argparse.Namespace, directory: Path) -> tuple[dict[str, Path], dict[str, Any]]:
     """Returns the files by side, and what is said of them; ends the program if the parameters differ."""
-    from gdas_tf.genotype import Genotype
+    from gdas_tf.spaces.genotype import Genotype
 
     options = {name: getattr(arguments, name) for name in ("channels", "cells", "size", "threads")}
     options["genotype"] = Genotype.load(arguments.genotype).to_json()

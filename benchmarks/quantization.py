@@ -38,7 +38,7 @@ def main() -> None:
 
     from gdas_tf.export.onnx_model import save_onnx
     from gdas_tf.export.quantization import quantize
-    from gdas_tf.genotype import Genotype
+    from gdas_tf.spaces.genotype import Genotype
 
     options = {name: getattr(arguments, name) for name in ("channels", "cells", "size", "threads")}
     options["genotype"] = Genotype.load(arguments.genotype).to_json()

@@ -64,11 +64,11 @@ def serve_ours(options: dict[str, Any]) -> None:
     import keras
     import tensorflow as tf
 
-    from gdas_tf.genotype import Genotype
     from gdas_tf.network import build_network, copy_weights, count_parameters
     from gdas_tf.optimizers.flat_sgd import FlatSGD
     from gdas_tf.retraining import RetrainingModel
     from gdas_tf.runtime import set_up
+    from gdas_tf.spaces.genotype import Genotype
 
     set_up()
     tf.config.threading.set_inter_op_parallelism_threads(options["threads"])
@@ -119,7 +119,7 @@ def serve_ours(options: dict[str, Any]) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    from gdas_tf.genotype import Genotype
+    from gdas_tf.spaces.genotype import Genotype
 
     genotype = Genotype.load(arguments.genotype).to_json()
     names = ("channels", "cells", "batch", "size", "threads", "auxiliary_weight", "drop_path")

@@ -35,7 +35,7 @@ def ours(options: argparse.Namespace) -> None:
     from gdas_tf.optimizers.torch_sgd import SGD
     from gdas_tf.runtime import graphs_as_written, set_up
     from gdas_tf.search import SearchModel
-    from gdas_tf.search_space import SearchSpace
+    from gdas_tf.spaces.base import SearchSpace
     from gdas_tf.supernet import Supernet
 
     set_up()

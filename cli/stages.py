@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gdas_tf.config import Config
     from gdas_tf.data import DataSet
-    from gdas_tf.genotype import Genotype
+    from gdas_tf.spaces.genotype import Genotype
 
 
 def search(job: Job) -> dict[str, Any]:
@@ -277,7 +277,7 @@ def parse_genotype(text: str) -> Genotype:
     Raises:
         UsageError: it is none of these.
     """
-    from gdas_tf.genotype import GENOTYPES, Genotype
+    from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 
     if text in GENOTYPES or Path(text).suffix in (".json", ".txt"):
         return Genotype.load(text)
@@ -297,7 +297,7 @@ def read_genotype(run: Run) -> Genotype:
     Raises:
         UsageError: there is none yet, or it is damaged.
     """
-    from gdas_tf.genotype import Genotype
+    from gdas_tf.spaces.genotype import Genotype
 
     path = run.file("genotype.json")
     if not path.exists():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from gdas_tf.data import DataSet
     from gdas_tf.export.quantization import Quantized
-    from gdas_tf.genotype import Genotype
+    from gdas_tf.spaces.genotype import Genotype
 
 
 NOTEWORTHY_LOSS = 0.01

@@ -18,7 +18,7 @@ from gdas_tf.runs import writing
 if TYPE_CHECKING:
     import keras
 
-    from gdas_tf.genotype import Genotype
+    from gdas_tf.spaces.genotype import Genotype
 
 OPSET = 18
 """The newest operator set that tf2onnx writes."""

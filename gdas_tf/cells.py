@@ -28,7 +28,7 @@ from gdas_tf.numerics.primitives import (
 )
 from gdas_tf.operations.candidates import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
 from gdas_tf.sampling import Sample
-from gdas_tf.search_space import SearchSpace
+from gdas_tf.spaces.base import SearchSpace
 
 
 class Choice(NamedTuple):

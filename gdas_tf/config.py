@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gdas_tf.errors import UsageError
-from gdas_tf.search_space import SearchSpace
+from gdas_tf.spaces.base import SearchSpace
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MACROS = ("paper", "official")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gdas_tf.errors import UsageError
-from gdas_tf.genotype import Cell, Edge, Genotype
-from gdas_tf.search_space import CELL_INPUTS, SearchSpace
+from gdas_tf.spaces.base import CELL_INPUTS, SearchSpace
+from gdas_tf.spaces.genotype import Cell, Edge, Genotype
 
 
 def derive(

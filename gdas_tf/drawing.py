@@ -27,8 +27,8 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from gdas_tf import cell_layout
 from gdas_tf.cell_layout import Item, Layout, Link
 from gdas_tf.errors import UsageError
-from gdas_tf.genotype import Cell, Genotype
-from gdas_tf.search_space import CELL_INPUTS, SearchSpace
+from gdas_tf.spaces.base import CELL_INPUTS, SearchSpace
+from gdas_tf.spaces.genotype import Cell, Genotype
 
 OPERATION_COLORS: dict[str, str] = {
     "none": "#7a7070",

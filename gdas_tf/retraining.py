@@ -22,8 +22,8 @@ from gdas_tf.training_layers import DropPath
 if TYPE_CHECKING:
     from gdas_tf.config import Config, RetrainConfig
     from gdas_tf.data import DataSet
-    from gdas_tf.genotype import Genotype
     from gdas_tf.runs import Run
+    from gdas_tf.spaces.genotype import Genotype
 
 
 class RetrainingModel(keras.Model):

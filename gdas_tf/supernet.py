@@ -10,18 +10,18 @@ import tensorflow as tf
 
 from gdas_tf.cells import BatchNorm, Choice, FixedReductionCell, SearchedCell, SupernetLayer
 from gdas_tf.errors import UsageError
-from gdas_tf.macro import stack
 from gdas_tf.numerics.primitives import convolution, relu
 from gdas_tf.operations.candidates import FanInUniform, Shape, Update
 from gdas_tf.sampling import Sample
-from gdas_tf.search_space import SearchSpace
+from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces.macro import stack
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
 class Supernet(SupernetLayer):
     """Images to logits through a stem, searched cells and a classifier (CVPR 2019, section 3.1).
 
-    3x3 convolution to 3C channels and batch norm; the cells of `gdas_tf.macro.stack`; batch norm, ReLU,
+    3x3 convolution to 3C channels and batch norm; the cells of `gdas_tf.spaces.macro.stack`; batch norm, ReLU,
     global average pooling and a dense layer. All normal cells run one sample of the architecture, all
     reduction cells another.
 
@@ -30,7 +30,7 @@ class Supernet(SupernetLayer):
         classes: Number of classes.
         channels: C, the channels of the first block.
         cells: N, normal cells a block.
-        macro: "paper" or "official", see `gdas_tf.macro.stack`.
+        macro: "paper" or "official", see `gdas_tf.spaces.macro.stack`.
         fixed_reduction: Use the fixed reduction cell (FRC) instead of a searched one.
         mean, variance: Per channel, of the training images; the network normalizes its input by them.
         momentum: Of the moving statistics of the batch norms.

@@ -16,8 +16,8 @@ import pytest
 
 from gdas_tf.cli.main import COMMANDS, main
 from gdas_tf.config import Config
-from gdas_tf.genotype import Genotype
 from gdas_tf.runs import FILES, Run
+from gdas_tf.spaces.genotype import Genotype
 
 TINY = [
     *("--search-epochs", "4", "--search-channels", "2", "--search-nodes", "2", "--search-batch-size", "8"),

@@ -7,8 +7,8 @@ import pytest
 
 from gdas_tf.derivation import derive
 from gdas_tf.errors import UsageError
-from gdas_tf.genotype import Edge, Genotype
-from gdas_tf.search_space import SearchSpace
+from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces.genotype import Edge, Genotype
 
 TWO_NODES = SearchSpace(("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=2)
 

@@ -23,8 +23,8 @@ from gdas_tf import drawing
 from gdas_tf.cell_layout import Item
 from gdas_tf.drawing import OPERATION_COLORS, draw_cell, draw_genotype, draw_retraining, draw_search
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.genotype import GENOTYPES, Genotype, random_genotype
-from gdas_tf.search_space import OPERATIONS, SearchSpace
+from gdas_tf.spaces.base import OPERATIONS, SearchSpace
+from gdas_tf.spaces.genotype import GENOTYPES, Genotype, random_genotype
 
 PARALLEL = "normal=sep5@1+sep3@0/sep5@0+sep3@0/avg3@1+skip@0/avg3@0+avg3@0/sep3@1+skip@1 reduction=fixed"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.genotype import GENOTYPES, SHORT_NAMES, Edge, Genotype, random_genotype
-from gdas_tf.search_space import OPERATIONS, SearchSpace
+from gdas_tf.spaces.base import OPERATIONS, SearchSpace
+from gdas_tf.spaces.genotype import GENOTYPES, SHORT_NAMES, Edge, Genotype, random_genotype
 
 CELL = [[("sep_conv_3x3", 0), ("skip_connect", 1)], [("max_pool_3x3", 1), ("sep_conv_5x5", 2)]]
 EVERY = [

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from gdas_tf import network
 from gdas_tf.errors import UsageError
-from gdas_tf.genotype import GENOTYPES, Genotype
 from gdas_tf.network import build_network, copy_weights, count_parameters
-from gdas_tf.search_space import OPERATIONS
+from gdas_tf.spaces.base import OPERATIONS
+from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 from gdas_tf.training_layers import DropPath, FusedBatchNormalization, TrainingDepthwiseConv2D
 
 GOLDEN = Path(__file__).parent / "data" / "operations.npz"

@@ -17,12 +17,12 @@ import tensorflow as tf
 from gdas_tf.config import Config
 from gdas_tf.data import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.genotype import Genotype
 from gdas_tf.network import build_network
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.retraining import RetrainingModel, evaluate, retrain
 from gdas_tf.runs import Run
+from gdas_tf.spaces.genotype import Genotype
 
 TINY = Genotype([[("sep_conv_3x3", 0), ("skip_connect", 1)]], [[("dil_conv_3x3", 0), ("skip_connect", 1)]])
 OPTIONS = {

@@ -21,7 +21,7 @@ from gdas_tf.runs import Run
 from gdas_tf.runtime import graphs_as_written
 from gdas_tf.sampling import Sample
 from gdas_tf.search import SearchModel, build_search_model, search
-from gdas_tf.search_space import SearchSpace
+from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.supernet import Supernet
 
 SPACE = SearchSpace.named("gdas")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gdas_tf.errors import UsageError
-from gdas_tf.search_space import OPERATIONS, SPACES, SearchSpace
+from gdas_tf.spaces.base import OPERATIONS, SPACES, SearchSpace
 
 
 def test_the_default_is_the_space_of_the_paper():
@@ -95,7 +95,7 @@ def test_bad_names():
 
 def test_importing_the_light_modules_loads_nothing_heavy():
     code = (
-        "import sys, gdas_tf, gdas_tf.search_space, gdas_tf.genotype\n"
+        "import sys, gdas_tf, gdas_tf.spaces.base, gdas_tf.spaces.genotype\n"
         "print([m for m in ('tensorflow', 'keras', 'numpy', 'matplotlib') if m in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

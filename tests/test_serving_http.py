@@ -26,7 +26,7 @@ from tritonclient.utils import InferenceServerException
 from gdas_tf.export.serving.classifier import Classifier
 from gdas_tf.export.serving.http import BodyReader, HttpError, Reply, compress
 from gdas_tf.export.serving.images import load_image
-from gdas_tf.genotype import GENOTYPES
+from gdas_tf.spaces.genotype import GENOTYPES
 
 SHAPE = (8, 8, 3)
 

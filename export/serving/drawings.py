@@ -38,7 +38,7 @@ class Drawings:
 
     def _draw(self, cell: str) -> bytes:
         from gdas_tf.errors import UsageError
-        from gdas_tf.genotype import Genotype
+        from gdas_tf.spaces.genotype import Genotype
 
         with _drawing:
             if cell not in self._pictures:

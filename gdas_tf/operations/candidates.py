@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from gdas_tf.errors import UsageError
 from gdas_tf.numerics import primitives as p
-from gdas_tf.search_space import OPERATIONS
+from gdas_tf.spaces.base import OPERATIONS
 
 Update = Literal["weights", "architecture"]
 """Whose gradient a pass is for: it decides what the backward pass computes."""
@@ -362,7 +362,7 @@ class CandidateOperation(keras.layers.Layer):
     """One candidate operation of the search as a layer.
 
     Args:
-        operation: Name of the operation, one of `gdas_tf.search_space.OPERATIONS`.
+        operation: Name of the operation, one of `gdas_tf.spaces.base.OPERATIONS`.
         stride: 1, or 2 as on the edges that enter a reduction cell.
         momentum: Of the moving statistics of the batch norms.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gdas_tf.errors import UsageError
-from gdas_tf.search_space import CELL_INPUTS, OPERATIONS, SearchSpace
+from gdas_tf.spaces.base import CELL_INPUTS, OPERATIONS, SearchSpace
 
 SHORT_NAMES: dict[str, str] = {
     "none": "none",
@@ -41,7 +41,7 @@ class Edge(NamedTuple):
     """One operation on one input of a node.
 
     Attributes:
-        operation: one of `gdas_tf.search_space.OPERATIONS`.
+        operation: one of `gdas_tf.spaces.base.OPERATIONS`.
         input: 0 is c_{k-2}, 1 is c_{k-1} (the outputs of the two cells before), 2 + j is node j.
     """
 

@@ -1,0 +1,1 @@
+"""Search spaces, and the genotypes that are points of one."""
