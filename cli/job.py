@@ -19,7 +19,7 @@ from gdas_tf.errors import UsageError
 from gdas_tf.runs import Run, is_run_directory
 
 if TYPE_CHECKING:
-    from gdas_tf.data import DataSet
+    from gdas_tf.data.dataset import DataSet
 
 
 class Job:
@@ -64,7 +64,7 @@ def load_data(config: Config) -> DataSet:
         UsageError: there is no such data set, or it is damaged.
     """
     import_tensorflow()
-    from gdas_tf.data import load_dataset
+    from gdas_tf.data.dataset import load_dataset
 
     data = config.data
     return load_dataset(

@@ -93,7 +93,7 @@ def _find_pictures(arguments: Sequence[str]) -> list[Path]:
     Raises:
         UsageError: an argument doesn't exist, or a folder has no pictures.
     """
-    from gdas_tf.images import SUFFIXES
+    from gdas_tf.data.images import SUFFIXES
 
     found: list[Path] = []
     for argument in arguments:

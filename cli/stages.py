@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gdas_tf.config import Config
-    from gdas_tf.data import DataSet
+    from gdas_tf.data.dataset import DataSet
     from gdas_tf.spaces.genotype import Genotype
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import keras
     import onnx
 
-    from gdas_tf.data import DataSet
+    from gdas_tf.data.dataset import DataSet
     from gdas_tf.export.quantization import Quantized
     from gdas_tf.spaces.genotype import Genotype
 

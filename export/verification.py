@@ -13,7 +13,7 @@ from gdas_tf.errors import RunError
 if TYPE_CHECKING:
     import keras
 
-    from gdas_tf.data import Split
+    from gdas_tf.data.dataset import Split
 
 BATCH = 64
 TIE = 1e-6

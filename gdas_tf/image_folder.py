@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from gdas_tf.data.images import SUFFIXES, read_file, read_header
 from gdas_tf.errors import UsageError
-from gdas_tf.images import SUFFIXES, read_file, read_header
 from gdas_tf.machine import cores
 from gdas_tf.sources import Batches, Part, Source, by, listing
 

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from gdas_tf.augmentation import Augmentation, drop_path_schedule
-from gdas_tf.data import eval_batches, steps_per_epoch, train_batches
+from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
+from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.errors import UsageError
 from gdas_tf.network import build_network, copy_weights
 from gdas_tf.optimizers.flat_sgd import FlatSGD
@@ -21,7 +21,7 @@ from gdas_tf.training_layers import DropPath
 
 if TYPE_CHECKING:
     from gdas_tf.config import Config, RetrainConfig
-    from gdas_tf.data import DataSet
+    from gdas_tf.data.dataset import DataSet
     from gdas_tf.runs import Run
     from gdas_tf.spaces.genotype import Genotype
 

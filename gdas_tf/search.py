@@ -21,7 +21,7 @@ from gdas_tf.supernet import Supernet
 
 if TYPE_CHECKING:
     from gdas_tf.config import Config, SearchConfig
-    from gdas_tf.data import DataSet
+    from gdas_tf.data.dataset import DataSet
     from gdas_tf.runs import Run
 
 Batch = tuple[tf.Tensor, tf.Tensor]
@@ -245,8 +245,8 @@ def search(
         UsageError: A checkpoint doesn't fit, or the images can't be searched on.
         RunError: The search diverged, or the disk is full.
     """
-    from gdas_tf.augmentation import Augmentation
-    from gdas_tf.data import search_batches, search_halves, steps_per_epoch
+    from gdas_tf.data.augmentation import Augmentation
+    from gdas_tf.data.dataset import search_batches, search_halves, steps_per_epoch
 
     settings = config.search
     keras.utils.set_random_seed(config.seed)

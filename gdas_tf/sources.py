@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gdas_tf.data.images import fit_array
 from gdas_tf.errors import UsageError
-from gdas_tf.images import fit_array
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from gdas_tf.data.images import read_header, to_array
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.images import read_header, to_array
 from gdas_tf.sources import Batches, Part, Source, by, listing
 
 if TYPE_CHECKING:

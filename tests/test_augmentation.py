@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gdas_tf.augmentation import Augmentation, drop_path_schedule, to_float
+from gdas_tf.data.augmentation import Augmentation, drop_path_schedule, to_float
 from gdas_tf.errors import UsageError
 
 MEAN = (0.25, 0.5, 0.75)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import gdas_tf.image_store as image_store
-from gdas_tf.augmentation import Augmentation
-from gdas_tf.data import (
+import gdas_tf.data.store as image_store
+from gdas_tf.data.augmentation import Augmentation
+from gdas_tf.data.dataset import (
     DataSet,
     Split,
     eval_batches,
@@ -23,8 +23,8 @@ from gdas_tf.data import (
     steps_per_epoch,
     train_batches,
 )
+from gdas_tf.data.images import read_file, read_header, to_array
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.images import read_file, read_header, to_array
 
 AUGMENTATION = Augmentation(padding=2, flip=True, cutout=3, mean=(0.5,))
 
@@ -114,7 +114,7 @@ def test_test_fraction(digits: DataSet) -> None:
 
 def test_importing_is_light() -> None:
     code = (
-        "import sys, gdas_tf.data, gdas_tf.augmentation\n"
+        "import sys, gdas_tf.data.dataset, gdas_tf.data.augmentation\n"
         "print([name for name in ('tensorflow', 'tensorflow_datasets', 'sklearn') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from gdas_tf.config import Config
-from gdas_tf.data import DataSet, Split
+from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.network import build_network
 from gdas_tf.optimizers.flat_sgd import FlatSGD

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from gdas_tf.cells import FixedReductionCell
 from gdas_tf.config import Config
-from gdas_tf.data import DataSet, Split
+from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.mixed import MixedOperation
 from gdas_tf.operations.candidates import CandidateOperation

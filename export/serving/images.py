@@ -1,7 +1,7 @@
 """The bytes of a picture to the array that a network takes; `predict` and `serve` share it.
 
 The bytes come from strangers, so that what is decoded is checked first; what becomes of the pixels is the
-same as in training (`gdas_tf.images`).
+same as in training (`gdas_tf.data.images`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from gdas_tf.images import to_array
+from gdas_tf.data.images import to_array
 
 MAX_PIXELS = 50_000_000
 """Pixels of a picture at most; about twice those of a usual camera."""

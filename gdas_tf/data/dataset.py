@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gdas_tf.data.store import read_source
 from gdas_tf.errors import UsageError
-from gdas_tf.image_store import read_source
 from gdas_tf.sources import by, open_source
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from gdas_tf.augmentation import Augmentation
+    from gdas_tf.data.augmentation import Augmentation
 
 MIN_IMAGE_SIZE = 8
 """Height and width of the smallest images, in pixels: the networks halve them twice."""
@@ -271,7 +271,7 @@ def eval_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     """
     import tensorflow as tf
 
-    from gdas_tf.augmentation import to_float
+    from gdas_tf.data.augmentation import to_float
 
     gather = split.gather
 

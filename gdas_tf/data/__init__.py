@@ -1,0 +1,1 @@
+"""Labelled images, and the batches made of them."""
