@@ -583,7 +583,9 @@ def test_big_sets_are_decoded_once_into_a_cache(tmp_path: Path, monkeypatch: pyt
         np.testing.assert_array_equal(got[0], wanted[0])
 
     (folder,) = (path for path in (tmp_path / "cache" / "gdas-tf").iterdir() if path.is_dir())
-    monkeypatch.setattr("gdas_tf.image_folder.read_file", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(
+        "gdas_tf.data.sources.image_folder.read_file", lambda *_: pytest.fail("decoded again")
+    )
     load_dataset(str(root))
     monkeypatch.undo()
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gdas_tf.data.sources.opening import by, open_source
 from gdas_tf.data.store import read_source
 from gdas_tf.errors import UsageError
-from gdas_tf.sources import by, open_source
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -80,7 +80,7 @@ def open_source(
         return digits(image_size, image_channels)
     # os.path, as pathlib raises an error about names that are too long to be one.
     if os.path.isdir(path):
-        from gdas_tf.image_folder import image_folder
+        from gdas_tf.data.sources.image_folder import image_folder
 
         return image_folder(path, image_size, image_channels)
     if path.suffix.lower() == ".npz":
@@ -89,7 +89,7 @@ def open_source(
         raise UsageError(f"data {name}: it is neither a folder of images nor an .npz file")
     if path.is_absolute() or name.startswith((".", "~")):
         raise UsageError(f"data {name}: there is no such folder")
-    from gdas_tf.tfds_source import tfds_source
+    from gdas_tf.data.sources.tfds import tfds_source
 
     return tfds_source(name, data_dir, image_size, image_channels)
 

@@ -15,9 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from gdas_tf.data.images import SUFFIXES, read_file, read_header
+from gdas_tf.data.sources.opening import Batches, Part, Source, by, listing
 from gdas_tf.errors import UsageError
 from gdas_tf.machine import cores
-from gdas_tf.sources import Batches, Part, Source, by, listing
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")

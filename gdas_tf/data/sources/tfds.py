@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 from gdas_tf.data.images import read_header, to_array
+from gdas_tf.data.sources.opening import Batches, Part, Source, by, listing
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.sources import Batches, Part, Source, by, listing
 
 if TYPE_CHECKING:
     import tensorflow as tf
