@@ -31,12 +31,12 @@ def ours(options: argparse.Namespace) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from gdas_tf.mixed import forward_branches
     from gdas_tf.optimizers.torch_sgd import SGD
     from gdas_tf.runtime import graphs_as_written, set_up
     from gdas_tf.search import SearchModel
     from gdas_tf.spaces.base import SearchSpace
-    from gdas_tf.supernet import Supernet
+    from gdas_tf.supernet.mixed import forward_branches
+    from gdas_tf.supernet.network import Supernet
 
     set_up()
     begin = time.perf_counter()

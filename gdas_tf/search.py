@@ -17,7 +17,7 @@ from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path
 from gdas_tf.runtime import graphs_as_written, spared_from_search
 from gdas_tf.sampling import Sample, Sampler, entropy, most_probable, sample, temperature
-from gdas_tf.supernet import Supernet
+from gdas_tf.supernet.network import Supernet
 
 if TYPE_CHECKING:
     from gdas_tf.config import Config, SearchConfig

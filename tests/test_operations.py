@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from gdas_tf.errors import UsageError
-from gdas_tf.mixed import Segments
 from gdas_tf.numerics import primitives
 from gdas_tf.operations.candidates import CANDIDATES, CandidateOperation, candidate
 from gdas_tf.spaces.base import OPERATIONS
+from gdas_tf.supernet.mixed import Segments
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "operations.npz")
 CASES = sorted({tuple(key.split("/")[:2]) for key in GOLDEN.files})

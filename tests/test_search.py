@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gdas_tf.cells import FixedReductionCell
 from gdas_tf.config import Config
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.mixed import MixedOperation
 from gdas_tf.operations.candidates import CandidateOperation
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs import Run
@@ -22,7 +20,9 @@ from gdas_tf.runtime import graphs_as_written
 from gdas_tf.sampling import Sample
 from gdas_tf.search import SearchModel, build_search_model, search
 from gdas_tf.spaces.base import SearchSpace
-from gdas_tf.supernet import Supernet
+from gdas_tf.supernet.cells import FixedReductionCell
+from gdas_tf.supernet.mixed import MixedOperation
+from gdas_tf.supernet.network import Supernet
 
 SPACE = SearchSpace.named("gdas")
 

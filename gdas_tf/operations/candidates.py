@@ -2,7 +2,7 @@
 
 A candidate is written as three functions of its input and kernels: `forward`, `backward`, and `inference`, by
 moving statistics. The supernet runs the sampled candidate
-of each edge through them (`gdas_tf.mixed`), and `CandidateOperation` is the same candidate as a layer of its
+of each edge through them (`gdas_tf.supernet.mixed`), and `CandidateOperation` is the same candidate as a layer of its
 own.
 
 The candidates have no constants of their own: channels and image size are those of the input, and the output

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from gdas_tf.mixed import MixedOperation
 from gdas_tf.numerics.graph_constants import constant
 from gdas_tf.numerics.primitives import (
     Normalized,
@@ -29,6 +28,7 @@ from gdas_tf.numerics.primitives import (
 from gdas_tf.operations.candidates import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
 from gdas_tf.sampling import Sample
 from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.supernet.mixed import MixedOperation
 
 
 class Choice(NamedTuple):

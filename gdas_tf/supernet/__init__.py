@@ -1,0 +1,1 @@
+"""The supernet: the network of all candidates that a search trains."""
