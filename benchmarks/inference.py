@@ -49,7 +49,7 @@ def export_ours(options: dict[str, Any], path: str) -> None:
     from keras import layers
 
     from gdas_tf.export.onnx_model import describe, save_onnx, to_onnx
-    from gdas_tf.network import build_network, count_parameters
+    from gdas_tf.networks.derived import build_network, count_parameters
     from gdas_tf.spaces.genotype import Genotype
 
     genotype = Genotype(options["genotype"]["normal"], options["genotype"]["reduction"])

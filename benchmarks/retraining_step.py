@@ -64,7 +64,7 @@ def serve_ours(options: dict[str, Any]) -> None:
     import keras
     import tensorflow as tf
 
-    from gdas_tf.network import build_network, copy_weights, count_parameters
+    from gdas_tf.networks.derived import build_network, copy_weights, count_parameters
     from gdas_tf.optimizers.flat_sgd import FlatSGD
     from gdas_tf.retraining import RetrainingModel
     from gdas_tf.runtime import set_up

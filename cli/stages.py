@@ -197,7 +197,7 @@ def evaluate_model(model: keras.Model, data: DataSet, config: Config) -> dict[st
     Raises:
         UsageError: the images or classes are not those of the network.
     """
-    from gdas_tf.network import count_parameters
+    from gdas_tf.networks.derived import count_parameters
     from gdas_tf.retraining import evaluate as evaluate_network
 
     result = evaluate_network(model, data, config.retrain.batch_size)

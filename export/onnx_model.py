@@ -94,7 +94,7 @@ def describe(
     """
     import keras
 
-    from gdas_tf.network import count_parameters
+    from gdas_tf.networks.derived import count_parameters
 
     values: dict[str, Any] = {
         "class_names": list(class_names),

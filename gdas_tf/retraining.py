@@ -13,11 +13,11 @@ import tensorflow as tf
 from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.errors import UsageError
-from gdas_tf.network import build_network, copy_weights
+from gdas_tf.networks.derived import build_network, copy_weights
+from gdas_tf.networks.fast_layers import DropPath
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path
-from gdas_tf.training_layers import DropPath
 
 if TYPE_CHECKING:
     from gdas_tf.config import Config, RetrainConfig

@@ -18,7 +18,7 @@ from gdas_tf.export import exporter, verification
 from gdas_tf.export.exporter import export_model, format_verification
 from gdas_tf.export.onnx_graph import Graph, clean_up, count_operators
 from gdas_tf.export.onnx_model import describe, to_onnx
-from gdas_tf.network import build_network
+from gdas_tf.networks.derived import build_network
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 
 CLASSES = ("zero", "one", "two", "three", "four")

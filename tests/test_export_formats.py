@@ -18,7 +18,7 @@ from gdas_tf.export.float16 import to_float16
 from gdas_tf.export.onnx_graph import count_operators
 from gdas_tf.export.onnx_model import describe, to_onnx
 from gdas_tf.export.quantization import prepare, quantize
-from gdas_tf.network import build_network
+from gdas_tf.networks.derived import build_network
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 
 SHAPE = (12, 12, 3)

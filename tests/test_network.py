@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gdas_tf import network
 from gdas_tf.errors import UsageError
-from gdas_tf.network import build_network, copy_weights, count_parameters
+from gdas_tf.networks import derived as network
+from gdas_tf.networks.derived import build_network, copy_weights, count_parameters
+from gdas_tf.networks.fast_layers import DropPath, FusedBatchNormalization, TrainingDepthwiseConv2D
 from gdas_tf.spaces.base import OPERATIONS
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
-from gdas_tf.training_layers import DropPath, FusedBatchNormalization, TrainingDepthwiseConv2D
 
 GOLDEN = Path(__file__).parent / "data" / "operations.npz"
 COUNTS = {  # DESIGN.md, section 1: paper macro, official macro

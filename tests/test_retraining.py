@@ -17,7 +17,7 @@ import tensorflow as tf
 from gdas_tf.config import Config
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.network import build_network
+from gdas_tf.networks.derived import build_network
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.retraining import RetrainingModel, evaluate, retrain

@@ -21,9 +21,9 @@ import keras
 from keras import layers
 
 from gdas_tf.errors import UsageError
+from gdas_tf.networks.fast_layers import DropPath, FusedBatchNormalization, TrainingDepthwiseConv2D
 from gdas_tf.spaces.genotype import Edge, Genotype
 from gdas_tf.spaces.macro import CellPlan, stack
-from gdas_tf.training_layers import DropPath, FusedBatchNormalization, TrainingDepthwiseConv2D
 
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
 STEMS = ("auto", "cifar", "imagenet")

@@ -1,0 +1,1 @@
+"""Networks made of a genotype, as plain Keras models."""
