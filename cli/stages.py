@@ -139,7 +139,7 @@ def _verified_accuracies(run: Run) -> dict[str, dict[str, Any]]:
 
 def draw(job: Job) -> dict[str, Any]:
     """Draws the cells and the curves, as far as the run has come."""
-    from gdas_tf.drawing import draw_retraining, draw_search
+    from gdas_tf.drawing.cells import draw_retraining, draw_search
 
     run = job.run
     pictures = []
@@ -286,7 +286,7 @@ def parse_genotype(text: str) -> Genotype:
 
 def draw_cells(genotype: Genotype, folder: Path) -> list[Path]:
     """Draws the cells of a genotype; returns the pictures' paths."""
-    from gdas_tf.drawing import draw_genotype
+    from gdas_tf.drawing.cells import draw_genotype
 
     return draw_genotype(genotype, folder)
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from gdas_tf.cell_layout import MARGIN, Box, Curve, Item, Layout, Link, place
+from gdas_tf.drawing.layout import MARGIN, Box, Curve, Item, Layout, Link, place
 
 CLEAR = 3.0  # points that must be left between a box and anything that isn't its own
 

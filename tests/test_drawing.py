@@ -19,9 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from test_cell_layout import check_layout
 
-from gdas_tf import drawing
-from gdas_tf.cell_layout import Item
-from gdas_tf.drawing import OPERATION_COLORS, draw_cell, draw_genotype, draw_retraining, draw_search
+from gdas_tf.drawing import cells as drawing
+from gdas_tf.drawing.cells import OPERATION_COLORS, draw_cell, draw_genotype, draw_retraining, draw_search
+from gdas_tf.drawing.layout import Item
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.spaces.base import OPERATIONS, SearchSpace
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype, random_genotype
@@ -353,6 +353,6 @@ def _oklab(linear: np.ndarray) -> np.ndarray:
 
 
 def test_no_global_state_of_matplotlib_is_used():
-    code = "import sys, gdas_tf.drawing; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, gdas_tf.drawing.cells; print('matplotlib.pyplot' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "False"

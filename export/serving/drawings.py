@@ -46,7 +46,7 @@ class Drawings:
                     genotype = Genotype.from_json(self._genotype)
                 except UsageError as error:
                     raise HttpError(404, f"the genotype in the model's file is damaged: {error}") from error
-                from gdas_tf.drawing import draw_cell
+                from gdas_tf.drawing.cells import draw_cell
 
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder, f"{cell}.svg")

@@ -24,8 +24,8 @@ from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Polygon
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from gdas_tf import cell_layout
-from gdas_tf.cell_layout import Item, Layout, Link
+from gdas_tf.drawing import layout as cell_layout
+from gdas_tf.drawing.layout import Item, Layout, Link
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.base import CELL_INPUTS, SearchSpace
 from gdas_tf.spaces.genotype import Cell, Genotype
