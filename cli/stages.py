@@ -170,7 +170,7 @@ def derive_genotype(path: str | Path, config: Config) -> Genotype:
     Raises:
         UsageError: the file is missing, damaged, or doesn't fit the search space.
     """
-    from gdas_tf.derivation import derive
+    from gdas_tf.strategies.derivation import derive
 
     logits = load_logits(path)
     last = {name: values[-1] if values.ndim == 3 else values for name, values in logits.items()}

@@ -16,7 +16,7 @@ from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path
 from gdas_tf.runtime import graphs_as_written, spared_from_search
-from gdas_tf.sampling import Sample, Sampler, entropy, most_probable, sample, temperature
+from gdas_tf.strategies.sampling import Sample, Sampler, entropy, most_probable, sample, temperature
 from gdas_tf.supernet.network import Supernet
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def search(
 
     Returns:
         The logits before the search and after each epoch: `normal` [epochs + 1, E, K], and `reduction` unless
-        it is fixed. Their last ones go to `gdas_tf.derivation.derive`.
+        it is fixed. Their last ones go to `gdas_tf.strategies.derivation.derive`.
 
     Raises:
         UsageError: A checkpoint doesn't fit, or the images can't be searched on.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gdas_tf.derivation import derive
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import Edge, Genotype
+from gdas_tf.strategies.derivation import derive
 
 TWO_NODES = SearchSpace(("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"), nodes=2)
 

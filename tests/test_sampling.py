@@ -10,7 +10,14 @@ import pytest
 import tensorflow as tf
 
 from gdas_tf.errors import UsageError
-from gdas_tf.sampling import entropy, most_probable, sample, sample_direct, sample_gumbel, temperature
+from gdas_tf.strategies.sampling import (
+    entropy,
+    most_probable,
+    sample,
+    sample_direct,
+    sample_gumbel,
+    temperature,
+)
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "sampling.npz")
 LOGITS, NOISE = (tf.constant(GOLDEN[name], tf.float32) for name in ("logits", "noise"))

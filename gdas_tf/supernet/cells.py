@@ -26,8 +26,8 @@ from gdas_tf.numerics.primitives import (
     relu,
 )
 from gdas_tf.operations.candidates import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
-from gdas_tf.sampling import Sample
 from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.strategies.sampling import Sample
 from gdas_tf.supernet.mixed import MixedOperation
 
 

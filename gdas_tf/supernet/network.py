@@ -11,9 +11,9 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.numerics.primitives import convolution, relu
 from gdas_tf.operations.candidates import FanInUniform, Shape, Update
-from gdas_tf.sampling import Sample
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.macro import stack
+from gdas_tf.strategies.sampling import Sample
 from gdas_tf.supernet.cells import BatchNorm, Choice, FixedReductionCell, SearchedCell, SupernetLayer
 
 

@@ -1,0 +1,1 @@
+"""Strategies of search: what is sampled, and what is derived of it."""
