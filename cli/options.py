@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from gdas_tf.config import PRESETS, Config, Option, options
+from gdas_tf.config.sections import PRESETS, Config, Option, options
 from gdas_tf.errors import UsageError
 
 DEFAULT_PRESET = "quick"

@@ -9,7 +9,7 @@ from typing import Any
 from gdas_tf.cli import options
 from gdas_tf.cli.console import duration, print_result, say, table
 from gdas_tf.cli.job import Job, new_job
-from gdas_tf.config import SECTIONS
+from gdas_tf.config.sections import SECTIONS
 from gdas_tf.runs import FILES
 
 _DESCRIPTION = """\

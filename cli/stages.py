@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from gdas_tf.config import Config
+    from gdas_tf.config.sections import Config
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.spaces.genotype import Genotype
 

@@ -20,7 +20,7 @@ from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path
 
 if TYPE_CHECKING:
-    from gdas_tf.config import Config, RetrainConfig
+    from gdas_tf.config.sections import Config, RetrainConfig
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.runs import Run
     from gdas_tf.spaces.genotype import Genotype

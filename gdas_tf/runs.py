@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdas_tf.config import Config, differences
+from gdas_tf.config.sections import Config, differences
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.machine import cores, processor
 

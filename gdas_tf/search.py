@@ -20,7 +20,7 @@ from gdas_tf.strategies.sampling import Sample, Sampler, entropy, most_probable,
 from gdas_tf.supernet.network import Supernet
 
 if TYPE_CHECKING:
-    from gdas_tf.config import Config, SearchConfig
+    from gdas_tf.config.sections import Config, SearchConfig
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.runs import Run
 

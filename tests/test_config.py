@@ -8,7 +8,7 @@ import json
 import pytest
 import yaml
 
-from gdas_tf.config import EXPORT_FORMATS, PRESETS, Config, differences, options
+from gdas_tf.config.sections import EXPORT_FORMATS, PRESETS, Config, differences, options
 from gdas_tf.errors import UsageError
 
 

@@ -13,7 +13,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from gdas_tf.config import Config
+from gdas_tf.config.sections import Config
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.runs import FILES, Run, atomic_path, atomic_write, read_json, write_json
 
@@ -388,6 +388,6 @@ def test_finished(run):
 
 
 def test_importing_needs_no_tensorflow():
-    code = "import sys, json, gdas_tf.config, gdas_tf.runs; print(json.dumps(list(sys.modules)))"
+    code = "import sys, json, gdas_tf.config.sections, gdas_tf.runs; print(json.dumps(list(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"tensorflow", "keras", "numpy"}.isdisjoint(json.loads(result.stdout))
