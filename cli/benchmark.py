@@ -10,7 +10,7 @@ from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, progress_on_stderr
 from gdas_tf.cli.job import load_data, open_job
 from gdas_tf.errors import UsageError
-from gdas_tf.runs import is_run_directory, write_json
+from gdas_tf.runs.run import is_run_directory, write_json
 
 _DESCRIPTION = """\
 Measures latency (p50, p95, p99) and throughput of ONNX image classifiers with onnxruntime, by batch size and

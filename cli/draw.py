@@ -10,7 +10,7 @@ from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result
 from gdas_tf.cli.job import Job
 from gdas_tf.errors import UsageError
-from gdas_tf.runs import Run, is_run_directory
+from gdas_tf.runs.run import Run, is_run_directory
 
 _DESCRIPTION = """\
 Draws the cells of a genotype as PNG and SVG, and of a run also its curves: accuracy and loss, temperature and

@@ -16,7 +16,7 @@ from gdas_tf.cli.console import import_tensorflow, progress_on_stderr, say
 from gdas_tf.cli.options import DEFAULT_PRESET, resolve_config, run_directory
 from gdas_tf.config.sections import Config
 from gdas_tf.errors import UsageError
-from gdas_tf.runs import Run, is_run_directory
+from gdas_tf.runs.run import Run, is_run_directory
 
 if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet

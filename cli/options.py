@@ -182,7 +182,7 @@ def print_config(args: argparse.Namespace) -> bool:
     """Prints the resolved configuration when `--print-config` asks for it; returns whether it did."""
     if not args.print_config:
         return False
-    from gdas_tf.runs import Run, is_run_directory
+    from gdas_tf.runs.run import Run, is_run_directory
 
     directory = run_directory(args)
     base = Run.open(directory).config if directory and is_run_directory(directory) else None

@@ -10,7 +10,7 @@ from gdas_tf.cli import options
 from gdas_tf.cli.console import duration, print_result, say, table
 from gdas_tf.cli.job import Job, new_job
 from gdas_tf.config.sections import SECTIONS
-from gdas_tf.runs import FILES
+from gdas_tf.runs.run import FILES
 
 _DESCRIPTION = """\
 From a labelled image data set to a verified, measured ONNX file: search, derive, retrain, evaluate,

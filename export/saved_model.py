@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gdas_tf.runs import writing
+from gdas_tf.runs.run import writing
 
 if TYPE_CHECKING:
     import keras

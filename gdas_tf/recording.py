@@ -13,7 +13,7 @@ import keras
 from gdas_tf.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from gdas_tf.runs import Run
+    from gdas_tf.runs.run import Run
 
 
 class EpochRecord(keras.callbacks.Callback):

@@ -17,12 +17,12 @@ from gdas_tf.networks.derived import build_network, copy_weights
 from gdas_tf.networks.fast_layers import DropPath
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.recording import EpochRecord
-from gdas_tf.runs import atomic_path
+from gdas_tf.runs.run import atomic_path
 
 if TYPE_CHECKING:
     from gdas_tf.config.sections import Config, RetrainConfig
     from gdas_tf.data.dataset import DataSet
-    from gdas_tf.runs import Run
+    from gdas_tf.runs.run import Run
     from gdas_tf.spaces.genotype import Genotype
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.recording import EpochRecord
-from gdas_tf.runs import atomic_path
+from gdas_tf.runs.run import atomic_path
 from gdas_tf.runtime import graphs_as_written, spared_from_search
 from gdas_tf.strategies.sampling import Sample, Sampler, entropy, most_probable, sample, temperature
 from gdas_tf.supernet.network import Supernet
@@ -22,7 +22,7 @@ from gdas_tf.supernet.network import Supernet
 if TYPE_CHECKING:
     from gdas_tf.config.sections import Config, SearchConfig
     from gdas_tf.data.dataset import DataSet
-    from gdas_tf.runs import Run
+    from gdas_tf.runs.run import Run
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 

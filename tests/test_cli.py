@@ -16,7 +16,7 @@ import pytest
 
 from gdas_tf.cli.main import COMMANDS, main
 from gdas_tf.config.sections import Config
-from gdas_tf.runs import FILES, Run
+from gdas_tf.runs.run import FILES, Run
 from gdas_tf.spaces.genotype import Genotype
 
 TINY = [

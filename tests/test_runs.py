@@ -15,7 +15,7 @@ import pytest
 
 from gdas_tf.config.sections import Config
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.runs import FILES, Run, atomic_path, atomic_write, read_json, write_json
+from gdas_tf.runs.run import FILES, Run, atomic_path, atomic_write, read_json, write_json
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_kill_in_the_middle_of_writing(run):
     process = start_python(
         """
         import sys, time
-        from gdas_tf.runs import Run, atomic_path
+        from gdas_tf.runs.run import Run, atomic_path
         run = Run.open(sys.argv[1])
         with run.lock(), atomic_path(run.file("search/checkpoint.npz")) as temporary:
             temporary.write_bytes(b"half a checkpoint")
@@ -250,7 +250,7 @@ def test_lock_is_exclusive(run):
     process = start_python(
         """
         import sys, time
-        from gdas_tf.runs import Run
+        from gdas_tf.runs.run import Run
         with Run.open(sys.argv[1]).lock():
             print("locked", flush=True)
             time.sleep(60)
@@ -388,6 +388,6 @@ def test_finished(run):
 
 
 def test_importing_needs_no_tensorflow():
-    code = "import sys, json, gdas_tf.config.sections, gdas_tf.runs; print(json.dumps(list(sys.modules)))"
+    code = "import sys, json, gdas_tf.config.sections, gdas_tf.runs.run; print(json.dumps(list(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"tensorflow", "keras", "numpy"}.isdisjoint(json.loads(result.stdout))

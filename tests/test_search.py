@@ -15,7 +15,7 @@ from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.operations.candidates import CandidateOperation
 from gdas_tf.optimizers.torch_sgd import SGD
-from gdas_tf.runs import Run
+from gdas_tf.runs.run import Run
 from gdas_tf.runtime import graphs_as_written
 from gdas_tf.search import SearchModel, build_search_model, search
 from gdas_tf.spaces.base import SearchSpace

@@ -158,7 +158,7 @@ def test_names_and_versions(tmp_path: Path) -> None:
 
 def test_run_directory(tmp_path: Path) -> None:
     from gdas_tf.config.sections import Config
-    from gdas_tf.runs import Run
+    from gdas_tf.runs.run import Run
 
     run = Run.create(tmp_path / "first", Config.preset("quick"))
     with pytest.raises(UsageError, match="gdas-tf export"):
