@@ -66,9 +66,9 @@ def serve_ours(options: dict[str, Any]) -> None:
 
     from gdas_tf.networks.derived import build_network, copy_weights, count_parameters
     from gdas_tf.optimizers.flat_sgd import FlatSGD
-    from gdas_tf.retraining import RetrainingModel
     from gdas_tf.runtime import set_up
     from gdas_tf.spaces.genotype import Genotype
+    from gdas_tf.training.retraining import RetrainingModel
 
     set_up()
     tf.config.threading.set_inter_op_parallelism_threads(options["threads"])

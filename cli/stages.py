@@ -31,7 +31,7 @@ def search(job: Job) -> dict[str, Any]:
     if run.finished("search"):
         say("the search has finished all its epochs already")
     else:
-        from gdas_tf.search import search as search_cell
+        from gdas_tf.training.search import search as search_cell
 
         search_cell(job.config, job.data, run, resume=job.resume)
     first, last = run.metrics("search")[0], run.metrics("search")[-1]
@@ -66,7 +66,7 @@ def retrain(job: Job) -> dict[str, Any]:
     if run.finished("retrain"):
         say("the retraining has finished all its epochs already")
     else:
-        from gdas_tf.retraining import retrain as retrain_network
+        from gdas_tf.training.retraining import retrain as retrain_network
 
         retrain_network(job.config, job.data, genotype, run, resume=job.resume)
     last = run.metrics("retrain")[-1]
@@ -198,7 +198,7 @@ def evaluate_model(model: keras.Model, data: DataSet, config: Config) -> dict[st
         UsageError: the images or classes are not those of the network.
     """
     from gdas_tf.networks.derived import count_parameters
-    from gdas_tf.retraining import evaluate as evaluate_network
+    from gdas_tf.training.retraining import evaluate as evaluate_network
 
     result = evaluate_network(model, data, config.retrain.batch_size)
     return {**result, "parameters": count_parameters(model)}

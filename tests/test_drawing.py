@@ -187,7 +187,7 @@ def test_the_same_arguments_give_the_same_file(tmp_path: Path):
 
 
 def _search(epochs: int, space: SearchSpace, cells: tuple[str, ...] = ("normal", "reduction")) -> tuple:
-    """Metrics and logits as `gdas_tf.search` writes them."""
+    """Metrics and logits as `gdas_tf.training.search` writes them."""
     generator = np.random.default_rng(epochs)
     shape = (epochs + 1, space.edge_count, len(space.operations))
     logits = {name: np.cumsum(generator.normal(size=shape), axis=0).astype(np.float32) for name in cells}

@@ -20,9 +20,9 @@ from gdas_tf.errors import RunError, UsageError
 from gdas_tf.networks.derived import build_network
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.torch_sgd import SGD
-from gdas_tf.retraining import RetrainingModel, evaluate, retrain
 from gdas_tf.runs.run import Run
 from gdas_tf.spaces.genotype import Genotype
+from gdas_tf.training.retraining import RetrainingModel, evaluate, retrain
 
 TINY = Genotype([[("sep_conv_3x3", 0), ("skip_connect", 1)]], [[("dil_conv_3x3", 0), ("skip_connect", 1)]])
 OPTIONS = {

@@ -17,12 +17,12 @@ from gdas_tf.operations.candidates import CandidateOperation
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.run import Run
 from gdas_tf.runtime import graphs_as_written
-from gdas_tf.search import SearchModel, build_search_model, search
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.strategies.sampling import Sample
 from gdas_tf.supernet.cells import FixedReductionCell
 from gdas_tf.supernet.mixed import MixedOperation
 from gdas_tf.supernet.network import Supernet
+from gdas_tf.training.search import SearchModel, build_search_model, search
 
 SPACE = SearchSpace.named("gdas")
 

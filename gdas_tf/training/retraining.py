@@ -16,8 +16,8 @@ from gdas_tf.errors import UsageError
 from gdas_tf.networks.derived import build_network, copy_weights
 from gdas_tf.networks.fast_layers import DropPath
 from gdas_tf.optimizers.flat_sgd import FlatSGD
-from gdas_tf.recording import EpochRecord
 from gdas_tf.runs.run import atomic_path
+from gdas_tf.training.callbacks import EpochRecord
 
 if TYPE_CHECKING:
     from gdas_tf.config.sections import Config, RetrainConfig
