@@ -1,7 +1,8 @@
 """A derived GDAS network and its training step in PyTorch, as a PyTorch user would write them: the peer.
 
 The layers, the recipe (drop-path, auxiliary head, clipping, SGD with Nesterov momentum) and the parameter
-counts are those of `gdas_tf.networks.derived` and `gdas_tf.training.retraining`; the code follows DARTS' public one.
+counts are those of `gdas_tf.networks.derived` and `gdas_tf.training.retraining`;
+the code follows DARTS' public one.
 
 It is driven through standard input and output, one JSON line each way, so that a benchmark can take turns
 between it and another process: {"do": "step", "count": 3} answers with the seconds of each step.

@@ -1,9 +1,8 @@
 """The candidate operations of the search, and `CandidateOperation`, the Keras layer of one of them.
 
 A candidate is written as three functions of its input and kernels: `forward`, `backward`, and `inference`, by
-moving statistics. The supernet runs the sampled candidate
-of each edge through them (`gdas_tf.supernet.mixed`), and `CandidateOperation` is the same candidate as a layer of its
-own.
+moving statistics. The supernet runs the sampled candidate of each edge through them
+(`gdas_tf.supernet.mixed`), and `CandidateOperation` is the same candidate as a layer of its own.
 
 The candidates have no constants of their own: channels and image size are those of the input, and the output
 has as many channels. Batch norms have neither scale nor offset (CVPR 2019, section 3: the search space of

@@ -21,8 +21,8 @@ from gdas_tf.supernet.cells import BatchNorm, Choice, FixedReductionCell, Search
 class Supernet(SupernetLayer):
     """Images to logits through a stem, searched cells and a classifier (CVPR 2019, section 3.1).
 
-    3x3 convolution to 3C channels and batch norm; the cells of `gdas_tf.spaces.macro.stack`; batch norm, ReLU,
-    global average pooling and a dense layer. All normal cells run one sample of the architecture, all
+    3x3 convolution to 3C channels and batch norm; the cells of `gdas_tf.spaces.macro.stack`; batch norm,
+    ReLU, global average pooling and a dense layer. All normal cells run one sample of the architecture, all
     reduction cells another.
 
     Args:

@@ -89,9 +89,10 @@ def retrain(
 ) -> keras.Model:
     """Trains the network of a genotype from scratch on all training images, by the recipe of the paper.
 
-    SGD with Nesterov momentum, weight decay and clipping to a global norm (`gdas_tf.optimizers.torch_sgd.SGD`); a
-    learning rate that falls as a cosine, step by step; an auxiliary head; drop-path whose probability grows
-    linearly, epoch by epoch; random crop, flip and CutOut. The test images are not looked at.
+    SGD with Nesterov momentum, weight decay and clipping to a global norm
+    (`gdas_tf.optimizers.torch_sgd.SGD`); a learning rate that falls as a cosine, step by step; an auxiliary
+    head; drop-path whose probability grows linearly, epoch by epoch; random crop, flip
+    and CutOut. The test images are not looked at.
 
     After each epoch the metrics (`retrain/metrics.jsonl`: epoch, loss, accuracy, learning_rate, drop_path,
     seconds) and a checkpoint with all variables are written. A retraining that was killed and resumed ends

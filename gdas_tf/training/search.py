@@ -114,9 +114,8 @@ class SearchModel(keras.Model):
         """Set the two optimizers; `steps_per_execution` and `run_eagerly` as in keras.Model.compile.
 
         Args:
-            weight_optimizer: A `gdas_tf.optimizers.torch_sgd.SGD`, alone or in a LossScaleOptimizer: it leaves alone
-                the weights
-                that were not sampled.
+            weight_optimizer: A `gdas_tf.optimizers.torch_sgd.SGD`, alone or in a LossScaleOptimizer: it
+                leaves alone the weights that were not sampled.
             architecture_optimizer: Any optimizer.
         """
         super().compile(optimizer=weight_optimizer, jit_compile=False, **kwargs)
