@@ -1,4 +1,4 @@
-"""The engine against the plain supernet of `gdas_tf.reference`: the loss, and the gradient of everything."""
+"""The engine against the plain supernet (`gdas_tf.supernet.reference`): loss, and gradient of everything."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gdas_tf import cells, mixed, operations, primitives, reference
-from gdas_tf.sampling import Sample
-from gdas_tf.search_space import SearchSpace
-from gdas_tf.supernet import Supernet
+from gdas_tf.numerics import primitives
+from gdas_tf.operations import candidates as operations
+from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.strategies.sampling import Sample
+from gdas_tf.supernet import cells, mixed, reference
+from gdas_tf.supernet.network import Supernet
 
 BOUND = 1e-5
 """Largest accepted difference, as a share of the largest entry of the reference's tensor.

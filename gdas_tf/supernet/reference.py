@@ -1,4 +1,4 @@
-"""The supernet in plain TensorFlow: what `gdas_tf.supernet` computes, without anything that makes it fast.
+"""The supernet in plain TensorFlow: what its engine computes, without anything that makes that fast.
 
 Every candidate is written as the papers describe it, in float64, without a custom gradient, a flat vector of
 weights or a `Case`. Only the sampled candidate of an edge is computed, and its gate multiplies the output:
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from gdas_tf.cells import FixedReductionCell, SearchedCell
-from gdas_tf.sampling import Sample
-from gdas_tf.supernet import Supernet
+from gdas_tf.strategies.sampling import Sample
+from gdas_tf.supernet.cells import FixedReductionCell, SearchedCell
+from gdas_tf.supernet.network import Supernet
 
 Kernels = Sequence[tf.Tensor]
 
