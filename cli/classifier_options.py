@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gdas_tf.errors import UsageError
@@ -64,15 +62,14 @@ def input_options(args: argparse.Namespace) -> InputOptions:
 
 
 def _class_names(path: str) -> tuple[str, ...]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"--class-names {path}: cannot read it as text") from error
+    from gdas_tf.user_files import parse_json, read_text
+
+    text = read_text(path, f"--class-names {path}")
     if text.lstrip().startswith("["):
         try:
-            names = json.loads(text)
+            names = parse_json(text)
         except ValueError as error:
-            raise UsageError(f"--class-names {path}: not valid JSON ({error})") from error
+            raise UsageError(f"--class-names {path}: {error}") from error
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names or not all(isinstance(name, str) for name in names):

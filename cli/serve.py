@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdas_tf.cli import options
@@ -167,11 +166,10 @@ def _token(path: str | None) -> str | None:
         if token is None:
             return None
     else:
+        from gdas_tf.user_files import read_text
+
         where = f"--token-file {path}"
-        try:
-            token = Path(path).read_text(encoding="ascii")
-        except (OSError, UnicodeError) as error:
-            raise UsageError(f"{where}: cannot read a token of ASCII characters from it") from error
+        token = read_text(path, where)
     token = token.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(

@@ -204,8 +204,8 @@ def test_bad_names(name: object):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("{", "damaged or not JSON"),
-        ("[" * 100_000, "damaged or not JSON"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[1]", r"found \[1\]; accepted is an object"),
         ({"normal": CELL}, "reduction is missing"),
         ({"reduction": "fixed"}, "normal is missing"),
@@ -270,7 +270,7 @@ def test_bad_files(tmp_path: Path):
     with pytest.raises(UsageError, match=r"c.json: genotype: normal cell, node 0, edge 0: input 5"):
         Genotype.load(tmp_path / "c.json")
     (tmp_path / "d.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="d.txt: not a text file"):
+    with pytest.raises(UsageError, match="d.txt: it is not text"):
         Genotype.load(tmp_path / "d.txt")
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="a part of the path is a file"):

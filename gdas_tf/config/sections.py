@@ -25,6 +25,7 @@ from typing import Any
 
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.user_files import parse_json, parse_yaml, read_text
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MACROS = ("paper", "official")
@@ -334,14 +335,10 @@ class Config:
             UsageError: the file can't be read, isn't YAML or JSON, or holds an unknown or bad value.
         """
         path = Path(path)
+        text = read_text(path, f"configuration file {path}")
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise UsageError(f"configuration file {path}: cannot read it: {reason}") from error
-        try:
-            values = json.loads(text) if path.suffix == ".json" else _load_yaml(text)
-        except ValueError as error:
+            values = parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
+        except ValueError as error:  # a date that is none is one as well
             raise UsageError(f"configuration file {path}: {' '.join(str(error).split())}") from error
         if values is None:
             values = {}
@@ -539,15 +536,6 @@ def _yaml_value(value: Any) -> str:
         text = repr(value)
         return text.replace("e", ".0e", 1) if "e" in text and "." not in text else text
     return json.dumps(value, ensure_ascii=False)
-
-
-def _load_yaml(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"not YAML: {error}") from error
 
 
 # What a preset changes of the paper's constants.

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.base import CELL_INPUTS, OPERATIONS, SearchSpace
+from gdas_tf.user_files import parse_json, read_text
 
 SHORT_NAMES: dict[str, str] = {
     "none": "none",
@@ -151,9 +152,9 @@ class Genotype:
         """
         if isinstance(value, str):
             try:
-                value = json.loads(value)
-            except (ValueError, RecursionError) as error:
-                raise UsageError(f"genotype: damaged or not JSON ({error})") from error
+                value = parse_json(value)
+            except ValueError as error:
+                raise UsageError(f"genotype: {error}") from error
         if not isinstance(value, Mapping):
             raise UsageError(
                 f"genotype: found {_show(value)}; accepted is an object with normal and reduction"
@@ -236,15 +237,11 @@ class Genotype:
                 f"{', '.join(GENOTYPES)}"
             )
         _check_suffix(path)
+        text = read_text(path, f"genotype {path}")
         try:
-            text = path.read_text(encoding="utf-8")
             return cls.from_json(text) if path.suffix == ".json" else cls.from_text(text)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
-        except OSError as error:
-            raise UsageError(f"genotype {path}: cannot read it: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"genotype {path}: not a text file; it is damaged or no genotype") from error
 
     def _check_edge_counts(self) -> None:
         wanted = self.inputs_per_node

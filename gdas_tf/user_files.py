@@ -1,0 +1,126 @@
+"""What a user wrote: the names of files, and files of text, YAML and JSON.
+
+Editors on Windows put a byte order mark before the text, or write UTF-16; and a key that stands twice in YAML
+or JSON is a mistake, of which the usual readers keep the last. Imports nothing that is slow.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from gdas_tf.errors import UsageError
+
+# UTF-32's mark of little-endian text begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def user_path(name: str | Path, what: str) -> Path:
+    """Returns a path with `~` or `~user` at its begin replaced.
+
+    Args:
+        name: the path as the user gave it.
+        what: the thing, as an error names it: `data`.
+
+    Raises:
+        UsageError: there is no such user, or none whose home folder is known.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        user = Path(name).parts[0]
+        raise UsageError(
+            f"{what} {name}: the home folder {user} is not known here; write the whole path"
+        ) from error
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """Reads a text file: UTF-8, or any Unicode with a byte order mark, which is left out.
+
+    Args:
+        path: the file.
+        what: the thing, as an error names it: `configuration file a.yaml`.
+
+    Returns:
+        The text, with lines that end in `\\n`.
+
+    Raises:
+        UsageError: the file cannot be read, or is not text.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{what}: cannot read it: {error.strerror}") from error
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{what}: it is not text; accepted is UTF-8, or UTF-16 with its mark") from error
+    if "\0" in text:  # UTF-16 without a mark reads as UTF-8 with a zero after each letter
+        raise UsageError(f"{what}: it is not text, or UTF-16 without its mark; save it as UTF-8")
+    return io.StringIO(text, newline=None).read()
+
+
+def parse_json(text: str) -> Any:
+    """Returns the value of JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or an object has a key twice; one line names the place or the key.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ValueError(f"the key {key!r} stands twice; give it once")
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError("not JSON that can be read: it is nested too deeply") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Returns the value of YAML text; None if it is empty.
+
+    Raises:
+        ValueError: it is not YAML, or a mapping has a key twice; one line names the line.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that stands twice, of which YAML's own keeps the last."""
+
+        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+            node = super().compose_mapping_node(anchor)
+            lines: dict[str, int] = {}
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                if key.value in lines:
+                    raise ValueError(
+                        f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice, first in line "
+                        f"{lines[key.value]}; give it once"
+                    )
+                lines[key.value] = key.start_mark.line + 1
+            return node
+
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ValueError("not YAML that can be read: it is nested too deeply") from error
