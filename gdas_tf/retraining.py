@@ -14,9 +14,10 @@ from gdas_tf.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.errors import UsageError
 from gdas_tf.flat_sgd import FlatSGD
+from gdas_tf.identity import record_data
+from gdas_tf.model_file import save_model
 from gdas_tf.network import build_network, copy_weights
 from gdas_tf.recording import EpochRecord
-from gdas_tf.runs import atomic_path
 from gdas_tf.training_layers import DropPath
 
 if TYPE_CHECKING:
@@ -106,10 +107,11 @@ def retrain(
         callbacks: Keras callbacks for `fit`.
 
     Returns:
-        The deployed network, which is saved in the run as `model.keras`.
+        The deployed network, which is saved in the run as `model.keras`, with the record of the data.
 
     Raises:
-        UsageError: a checkpoint doesn't fit, or the network can't be built for the images.
+        UsageError: the run was begun on other data, a checkpoint doesn't fit, or the network can't be built
+            for the images.
         RunError: the training diverged, or the disk is full.
     """
     settings = config.retrain
@@ -141,6 +143,7 @@ def retrain(
         },
         advice=f"lower retrain.learning_rate ({settings.learning_rate:g})",
     )
+    data_record = record_data(run, "retrain", data)
     done = record.start(resume)
     if done < settings.epochs:
         augmentation = Augmentation(
@@ -159,8 +162,7 @@ def retrain(
 
     deployed = build_network(genotype, **options)
     copy_weights(network, deployed)
-    with atomic_path(run.file("model.keras")) as temporary:
-        deployed.save(temporary)
+    save_model(deployed, run.file("model.keras"), data_record)
     return deployed
 
 
