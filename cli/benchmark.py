@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, progress_on_stderr
-from gdas_tf.cli.job import load_data, open_job
+from gdas_tf.cli.job import open_job
+from gdas_tf.cli.recorded_data import load_data_of
 from gdas_tf.errors import UsageError
 from gdas_tf.runs.run import is_run_directory, write_json
+
+if TYPE_CHECKING:
+    from gdas_tf.data.identity import DataRecord
 
 _DESCRIPTION = """\
 Measures latency (p50, p95, p99) and throughput of ONNX image classifiers with onnxruntime, by batch size and
@@ -58,8 +63,10 @@ def main(args: argparse.Namespace) -> int:
             result = stages.benchmark(job)
     else:
         with progress_on_stderr():
-            config = options.resolve_config(args)
-            data = load_data(config) if "data.name" in args else None
+            if "data.name" in args:
+                config, data, _ = load_data_of(args, _records(targets))
+            else:
+                config, data = options.resolve_config(args), None
             result = stages.measure([Path(target) for target in targets], config, data)
     # Before anything is written: if that fails, the figures are not lost.
     print_result(args.json, result, format_table(result))
@@ -70,6 +77,14 @@ def main(args: argparse.Namespace) -> int:
     if args.picture:
         draw_benchmark(result, args.picture)
     return 0
+
+
+def _records(files: Sequence[str]) -> dict[str, DataRecord | None]:
+    """Returns what ONNX files say of the data that their networks were made on, by what to call the file."""
+    from gdas_tf.data.identity import DataRecord, onnx_identity
+
+    identities = {f"model {file}": onnx_identity(file) for file in files}
+    return {owner: DataRecord(identity) if identity else None for owner, identity in identities.items()}
 
 
 def _check_suffix(option: str, file: str | None, accepted: tuple[str, ...]) -> None:

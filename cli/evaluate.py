@@ -7,12 +7,14 @@ from typing import Any
 
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, progress_on_stderr, table
-from gdas_tf.cli.job import load_data, open_job
+from gdas_tf.cli.job import open_job
+from gdas_tf.cli.recorded_data import load_data_of
 from gdas_tf.errors import UsageError
 
 _DESCRIPTION = """\
 Measures loss and accuracy of a trained network on the test images, which neither search nor retraining has
-seen. A .keras file is measured on the data set that --data names."""
+seen. A .keras file is measured on the data set that --data names, divided as the file says. Data that are
+not those of the training are refused."""
 
 _EXAMPLES = """\
   gdas-tf evaluate runs/digits-quick
@@ -25,6 +27,7 @@ def add_parser(subparsers: Any) -> None:
     """Adds the subcommand's options."""
     parser = options.add_command(subparsers, "evaluate", "RUN_DIR|MODEL.keras", _DESCRIPTION, _EXAMPLES)
     options.add_run_directory(parser, "run directory with a trained network", "MODEL.keras")
+    options.add_accept_changed_data(parser)
     options.add_config(parser, "data")
     options.add_common(parser)
 
@@ -34,15 +37,16 @@ def main(args: argparse.Namespace) -> int:
     if options.print_config(args):
         return 0
     from gdas_tf.cli import stages
+    from gdas_tf.model_file import read_model_record
 
     target = options.run_directory(args)
     if target is None:
         raise UsageError("evaluate: give a run directory or a MODEL.keras")
     if target.endswith(".keras"):
         with progress_on_stderr():
-            config = options.resolve_config(args)
             model = stages.load_model(target)
-            result = {"model": target, **stages.evaluate_model(model, load_data(config), config)}
+            config, data, about_data = load_data_of(args, {f"model {target}": read_model_record(target)})
+            result = {"model": target, **stages.evaluate_model(model, data, config), **about_data}
     else:
         with open_job(args, target) as job:
             result = {"run_directory": target, **stages.evaluate(job)}

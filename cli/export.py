@@ -8,7 +8,8 @@ from typing import Any
 
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, progress_on_stderr, table
-from gdas_tf.cli.job import load_data, open_job
+from gdas_tf.cli.job import open_job
+from gdas_tf.cli.recorded_data import load_data_of
 from gdas_tf.errors import UsageError
 
 _DESCRIPTION = """\
@@ -32,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--genotype", metavar="FILE|NAME|TEXT", help="with MODEL.keras: genotype to note in the ONNX file"
     )
+    options.add_accept_changed_data(parser)
     options.add_config(parser, "data", "export")
     options.add_common(parser)
 
@@ -41,18 +43,20 @@ def main(args: argparse.Namespace) -> int:
     if options.print_config(args):
         return 0
     from gdas_tf.cli import stages
+    from gdas_tf.model_file import read_model_record
 
     target = options.run_directory(args)
     if target is None:
         raise UsageError("export: give a run directory or a MODEL.keras")
     if target.endswith(".keras"):
         with progress_on_stderr():
-            config = options.resolve_config(args)
             genotype = stages.parse_genotype(args.genotype) if args.genotype else None
             model = stages.load_model(target)
-            folder = Path(args.output or "export")
-            result = stages.export_model(model, load_data(config), folder, config, genotype)
-            result = {"model": target, **result}
+            record = read_model_record(target)
+            config, data, about_data = load_data_of(args, {f"model {target}": record})
+            folder, identity = Path(args.output or "export"), record.identity if record else None
+            result = stages.export_model(model, data, folder, config, genotype, identity)
+            result = {"model": target, **result, **about_data}
     elif args.output or args.genotype:
         raise UsageError(f"export: --output and --genotype go with a MODEL.keras; {target} has its own")
     else:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gdas_tf.cli.console import import_tensorflow, progress_on_stderr, say
 from gdas_tf.cli.options import DEFAULT_PRESET, resolve_config, run_directory
@@ -20,6 +20,7 @@ from gdas_tf.runs.run import Run, is_run_directory
 
 if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet
+    from gdas_tf.data.identity import DataRecord
 
 
 class Job:
@@ -30,14 +31,23 @@ class Job:
         resume: go on with a search or retraining that was stopped.
         data: the data set, if it is loaded already.
         arguments: the command line, to be recorded.
+        accept_changed_data: measure on images that were not trained on if the data have changed; None if the
+            subcommand has no such option.
     """
 
     def __init__(
-        self, run: Run, resume: bool = False, data: DataSet | None = None, arguments: Sequence[str] = ()
+        self,
+        run: Run,
+        resume: bool = False,
+        data: DataSet | None = None,
+        arguments: Sequence[str] = (),
+        accept_changed_data: bool | None = None,
     ) -> None:
         self.run = run
         self.resume = resume
         self.arguments = list(arguments)
+        self.accept_changed_data = accept_changed_data
+        self.about_data: dict[str, Any] = {}
         if data is not None:
             self.data = data
 
@@ -53,8 +63,75 @@ class Job:
 
     @cached_property
     def data(self) -> DataSet:
-        """The data set of the configuration, loaded once."""
-        return load_data(self.config)
+        """The data set of the configuration, loaded once and compared with the record in the run directory.
+
+        `about_data` is then what results say of a change that was accepted.
+        """
+        from gdas_tf.data.identity import has_begun
+
+        data = load_data(self.config)
+        if not has_begun(self.run):
+            return data
+        record = self.data_record
+        if record is None:
+            say(
+                f"run directory {self.run.path}: it keeps no record of its data, as older versions made it; "
+                "it cannot be checked that the data are as they were"
+            )
+            return data
+        advice = "bring the data back as they were, or "
+        if self.accept_changed_data is not None:
+            advice += "measure on the images that were not trained on by --accept-changed-data"
+        elif self.run.finished("retrain"):
+            advice += "measure on the images that were not trained on by gdas-tf evaluate and export with "
+            advice += "--accept-changed-data"
+        else:
+            advice += "begin another run directory"
+        owner = f"run directory {self.run.path}"
+        accept = bool(self.accept_changed_data)
+        data, self.about_data = compared(data, record, owner, accept, advice)
+        return data
+
+    @property
+    def data_record(self) -> DataRecord | None:
+        """The record of the data that the run was made on, which the network's file keeps, too."""
+        from gdas_tf.data.identity import read_record
+        from gdas_tf.model_file import read_model_record
+
+        return read_record(self.run) or read_model_record(self.run.file("model.keras"))
+
+
+def compared(
+    data: DataSet, record: DataRecord, owner: str, accept: bool, advice: str
+) -> tuple[DataSet, dict[str, Any]]:
+    """Returns the data set to measure a network on, and what the result says of a change of the data.
+
+    Args:
+        data: the data set as it is today.
+        record: of the data that the network was made on.
+        owner: what the record belongs to, for messages.
+        accept: measure on what was not trained on, if the data have changed.
+        advice: what to do about a change, for the message.
+
+    Raises:
+        UsageError: classes, image shape, seed or fraction are others; or the images are, and `accept` is
+            false.
+    """
+    from gdas_tf.data.identity import check_network_fits, check_same_draw, describe_change, untrained_part
+
+    check_network_fits(record, data, owner)
+    check_same_draw(record, data, owner)
+    change = describe_change(record, data)
+    if change is None:
+        return data, {}
+    if not accept:
+        raise UsageError(f"data {data.name}: it is not what {owner} was made on: {change}; {advice}")
+    data = untrained_part(record, data)
+    say(
+        f"data {data.name}: it is not what {owner} was made on: {change}; measured are the {len(data.test)} "
+        "images that it was not trained on"
+    )
+    return data, {"data_change": change}
 
 
 def load_data(config: Config) -> DataSet:
@@ -132,7 +209,8 @@ def _begin(args: argparse.Namespace, run: Run, data: DataSet | None = None) -> J
     resume = getattr(args, "resume", None)
     again = ["gdas-tf", args.command, str(run.path)] + (["--resume"] if resume is not None else [])
     args.go_on_with = shlex.join(again)
-    return Job(run, bool(resume), data, args.arguments)
+    accept = getattr(args, "accept_changed_data", None)
+    return Job(run, bool(resume), data, args.arguments, accept)
 
 
 def _default_directory(args: argparse.Namespace) -> Path:

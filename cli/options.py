@@ -6,7 +6,7 @@ import argparse
 import json
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from gdas_tf.config.sections import PRESETS, Config, Option, options
@@ -191,15 +191,30 @@ def print_config(args: argparse.Namespace) -> bool:
     return True
 
 
-def resolve_config(args: argparse.Namespace, base: Config | None = None) -> Config:
+def add_accept_changed_data(parser: argparse.ArgumentParser) -> None:
+    """Adds `--accept-changed-data`."""
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="when images were added, removed or changed since the training: measure on all that were not "
+        "trained on",
+    )
+
+
+def resolve_config(
+    args: argparse.Namespace, base: Config | None = None, carried: Mapping[str, Any] | None = None
+) -> Config:
     """Returns the configuration that the arguments ask for.
 
     Args:
         args: parsed arguments of a subcommand with `add_config`.
         base: configuration of an existing run directory, which stands in place of the default preset.
+        carried: values that a model's file carries, by dotted name; they go over those of the preset.
     """
     if args.preset or base is None:
         base = Config.preset(args.preset or DEFAULT_PRESET)
+    if carried:
+        base = base.override(carried)
     if args.config:
         base = Config.from_file(args.config, base)
     paths = {option.path for option in options()}

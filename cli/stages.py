@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gdas_tf.config.sections import Config
     from gdas_tf.data.dataset import DataSet
+    from gdas_tf.data.identity import DataIdentity
     from gdas_tf.spaces.genotype import Genotype
 
 
@@ -27,13 +28,15 @@ def search(job: Job) -> dict[str, Any]:
     """Trains the supernet and its logits."""
     run, config = job.run, job.config.search
     _check_begun(job, "search")
-    job.record()
     if run.finished("search"):
         say("the search has finished all its epochs already")
+        job.record()
     else:
+        data = job.data  # refused here if it has changed
+        job.record()
         from gdas_tf.training.search import search as search_cell
 
-        search_cell(job.config, job.data, run, resume=job.resume)
+        search_cell(job.config, data, run, resume=job.resume)
     first, last = run.metrics("search")[0], run.metrics("search")[-1]
     return {
         "epochs": config.epochs,
@@ -62,13 +65,15 @@ def retrain(job: Job) -> dict[str, Any]:
     run = job.run
     genotype = read_genotype(run)
     _check_begun(job, "retrain")
-    job.record()
     if run.finished("retrain"):
         say("the retraining has finished all its epochs already")
+        job.record()
     else:
+        data = job.data  # refused here if it has changed
+        job.record()
         from gdas_tf.training.retraining import retrain as retrain_network
 
-        retrain_network(job.config, job.data, genotype, run, resume=job.resume)
+        retrain_network(job.config, data, genotype, run, resume=job.resume)
     last = run.metrics("retrain")[-1]
     return {
         "epochs": job.config.retrain.epochs,
@@ -81,7 +86,7 @@ def retrain(job: Job) -> dict[str, Any]:
 def evaluate(job: Job) -> dict[str, Any]:
     """Measures the retrained network on the test images."""
     model = load_model(model_file(job.run))
-    result = evaluate_model(model, job.data, job.config)
+    result = {**evaluate_model(model, job.data, job.config), **job.about_data}
     job.record()
     write_json(job.run.file("evaluation.json"), result)
     return {**result, "files": _files(job.run, "evaluation.json")}
@@ -91,8 +96,11 @@ def export(job: Job) -> dict[str, Any]:
     """Writes the exports of the retrained network, and verifies them on test images."""
     run = job.run
     model = load_model(model_file(run))
+    data, record = job.data, job.data_record
     job.record()
-    return export_model(model, job.data, run.path / "export", job.config, read_genotype(run))
+    identity = record.identity if record else None
+    result = export_model(model, data, run.path / "export", job.config, read_genotype(run), identity)
+    return {**result, **job.about_data}
 
 
 def benchmark(job: Job) -> dict[str, Any]:
@@ -205,7 +213,12 @@ def evaluate_model(model: keras.Model, data: DataSet, config: Config) -> dict[st
 
 
 def export_model(
-    model: keras.Model, data: DataSet, folder: Path, config: Config, genotype: Genotype | None
+    model: keras.Model,
+    data: DataSet,
+    folder: Path,
+    config: Config,
+    genotype: Genotype | None,
+    trained_on: DataIdentity | None,
 ) -> dict[str, Any]:
     """Writes the exports of a network to a folder, and verifies them on test images.
 
@@ -224,6 +237,7 @@ def export_model(
         images=options.images,
         calibration_images=options.calibration_images,
         genotype=genotype,
+        trained_on=trained_on,
     )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
     from gdas_tf.data.dataset import DataSet
+    from gdas_tf.data.identity import DataIdentity
     from gdas_tf.export.quantization import Quantized
     from gdas_tf.spaces.genotype import Genotype
 
@@ -40,6 +41,7 @@ def export_model(
     images: int = 1000,
     calibration_images: int = 500,
     genotype: Genotype | None = None,
+    trained_on: DataIdentity | None = None,
 ) -> dict[str, Any]:
     """Writes a network in the formats asked for, and compares each with the Keras model on held-out images.
 
@@ -54,6 +56,7 @@ def export_model(
         images: number of test images to verify on, at most.
         calibration_images: number of training images to measure the ranges of int8 formats on, at most.
         genotype: of the network, for the metadata of the ONNX file.
+        trained_on: of the data that the network was made on, for the ONNX file and the SavedModel to carry.
 
     Returns:
         What `verification.json` holds: the number of images, the tolerance, the accuracy of the Keras model,
@@ -83,7 +86,8 @@ def export_model(
     }
     with contextlib.ExitStack() as places:
         scratch = Path(places.enter_context(tempfile.TemporaryDirectory()))
-        material = _Material(model, data, genotype, report["accuracy"], calibration_images, scratch)
+        accuracy = report["accuracy"]
+        material = _Material(model, data, genotype, trained_on, accuracy, calibration_images, scratch)
         for name in dict.fromkeys(formats):
             form = FORMATS[name]
             path = places.enter_context(atomic_path(directory / form.file))
@@ -147,6 +151,7 @@ class _Material:
     model: keras.Model
     data: DataSet
     genotype: Genotype | None
+    trained_on: DataIdentity | None
     accuracy: float
     calibration_images: int
     scratch: Path
@@ -155,13 +160,15 @@ class _Material:
     def onnx(self) -> onnx.ModelProto:
         from gdas_tf.export.onnx_model import describe, to_onnx
 
-        return to_onnx(self.model, describe(self.model, self.data.class_names, self.genotype, self.accuracy))
+        names = self.data.class_names
+        metadata = describe(self.model, names, self.genotype, self.accuracy, self.trained_on)
+        return to_onnx(self.model, metadata)
 
     @cached_property
     def saved_model(self) -> Path:
         from gdas_tf.export.saved_model import save_saved_model
 
-        save_saved_model(self.model, self.scratch / "saved_model")
+        save_saved_model(self.model, self.scratch / "saved_model", self.trained_on)
         return self.scratch / "saved_model"
 
     @cached_property

@@ -18,6 +18,7 @@ from gdas_tf.runs.run import writing
 if TYPE_CHECKING:
     import keras
 
+    from gdas_tf.data.identity import DataIdentity
     from gdas_tf.spaces.genotype import Genotype
 
 OPSET = 18
@@ -78,6 +79,7 @@ def describe(
     class_names: Sequence[str],
     genotype: Genotype | None = None,
     accuracy: float | None = None,
+    trained_on: DataIdentity | None = None,
 ) -> dict[str, str]:
     """Returns the metadata of an ONNX file; all values are text.
 
@@ -86,11 +88,13 @@ def describe(
         class_names: one per output.
         genotype: of the network.
         accuracy: on held-out images, as a fraction.
+        trained_on: of the data that the network was made on.
 
     Returns:
         As JSON: `class_names` (list), `image_shape` ([H, W, C]), `mean` and `std` (per channel, applied
-        inside the graph), `parameters` (trained weights), and where they are known `genotype` (object) and
-        `accuracy`; as plain text: `input_range` ("0..1"), `precision` ("float32"), `producer`.
+        inside the graph), `parameters` (trained weights), and where they are known `genotype` (object),
+        `accuracy` and `data` (object: `DataIdentity.to_json`); as plain text: `input_range` ("0..1"),
+        `precision` ("float32"), `producer`.
     """
     import keras
 
@@ -112,6 +116,8 @@ def describe(
         values["genotype"] = genotype.to_json()
     if accuracy is not None:
         values["accuracy"] = accuracy
+    if trained_on is not None:
+        values["data"] = trained_on.to_json()
     metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
     return metadata | {
         "input_range": "0..1",

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gdas_tf.runs.run import writing
+from gdas_tf.runs.run import write_json, writing
 
 if TYPE_CHECKING:
     import keras
 
+    from gdas_tf.data.identity import DataIdentity
+
 SIGNATURES = ("serving_default", "serving_pixels")
 
 
-def save_saved_model(model: keras.Model, path: str | Path) -> None:
+def save_saved_model(model: keras.Model, path: str | Path, trained_on: DataIdentity | None = None) -> None:
     """Writes a SavedModel.
 
     Its signatures take `image` [B, H, W, C] and return `probabilities` float32 [B, classes]:
@@ -22,6 +24,8 @@ def save_saved_model(model: keras.Model, path: str | Path) -> None:
     Args:
         model: functional Keras model of float32 images in [0, 1], which returns probabilities.
         path: the folder to make.
+        trained_on: of the data that the network was made on; with the class names it goes to
+            `assets.extra/data.json`, as TensorFlow calls the folder of what is the user's own.
 
     Raises:
         RunError: the disk is full or read-only.
@@ -50,3 +54,5 @@ def save_saved_model(model: keras.Model, path: str | Path) -> None:
     signatures = dict(zip(SIGNATURES, (of_floats, of_pixels), strict=True))
     with writing(Path(path)):
         tf.saved_model.save(module, str(path), signatures)
+        if trained_on is not None:
+            write_json(Path(path) / "assets.extra" / "data.json", trained_on.to_json())

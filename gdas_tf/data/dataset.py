@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gdas_tf.data.identity import DataIdentity, Draw, image_hashes, images_digest
 from gdas_tf.data.sources.opening import by, open_source
 from gdas_tf.data.store import read_source
 from gdas_tf.errors import UsageError
@@ -46,6 +47,19 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """A number per image that other pixels do not have, uint64 [n]; see `gdas_tf.data.identity`."""
+        return image_hashes(self.images)
+
+    def take(self, chosen: np.ndarray) -> Split:
+        """Returns a part of the images: those where `chosen`, bool [n], is true."""
+        return Split(self.images[chosen], self.labels[chosen])
+
+    def joined(self, other: Split) -> Split:
+        """Returns these images and then those of another split."""
+        return Split(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]))
 
     @cached_property
     def gather(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
@@ -80,6 +94,7 @@ class DataSet:
         test: held-out images, for the evaluation only.
         mean: mean of the training images per channel, for images in [0, 1].
         std: their standard deviation per channel, at least 1/255.
+        draw: how the test images were drawn from all images; None if the set has test images of its own.
     """
 
     name: str
@@ -88,6 +103,7 @@ class DataSet:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    draw: Draw | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -98,6 +114,14 @@ class DataSet:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @cached_property
+    def identity(self) -> DataIdentity:
+        """What tells this data set, divided as it is, from others."""
+        parts = []
+        for split in (self.train, self.test):
+            parts += [len(split), images_digest(split.hashes, split.labels)]
+        return DataIdentity(self.name, self.class_names, self.image_shape, *parts, self.draw)
 
 
 def load_dataset(
@@ -161,7 +185,8 @@ def load_dataset(
                 f"0 … {len(source.class_names) - 1}"
             )
     mean, std = _statistics(train.images)
-    return DataSet(source.name, source.class_names, train, test, mean, std)
+    draw = Draw(seed, test_fraction) if source.test is None else None
+    return DataSet(source.name, source.class_names, train, test, mean, std, draw)
 
 
 def search_halves(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

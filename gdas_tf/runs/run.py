@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FILES: dict[str, str] = {
     "config.yaml": "resolved configuration",
     "versions.json": "versions of the programs, the machine, the command lines",
+    "data.json": "the data: classes, number of images, fingerprints of the training and the test images",
+    "data.npz": "fingerprint of every training and test image",
     "search/metrics.jsonl": "metrics of the search, one line per epoch",
     "search/logits.npz": "logits of every epoch, of the normal and the reduction cell",
     "search/checkpoint.npz": "state of the search after the last finished epoch, for --resume",

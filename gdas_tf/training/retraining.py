@@ -12,11 +12,12 @@ import tensorflow as tf
 
 from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
+from gdas_tf.data.identity import record_data
 from gdas_tf.errors import UsageError
+from gdas_tf.model_file import save_model
 from gdas_tf.networks.derived import build_network, copy_weights
 from gdas_tf.networks.fast_layers import DropPath
 from gdas_tf.optimizers.flat_sgd import FlatSGD
-from gdas_tf.runs.run import atomic_path
 from gdas_tf.training.callbacks import EpochRecord
 
 if TYPE_CHECKING:
@@ -107,10 +108,11 @@ def retrain(
         callbacks: Keras callbacks for `fit`.
 
     Returns:
-        The deployed network, which is saved in the run as `model.keras`.
+        The deployed network, which is saved in the run as `model.keras`, with the record of the data.
 
     Raises:
-        UsageError: a checkpoint doesn't fit, or the network can't be built for the images.
+        UsageError: the run was begun on other data, a checkpoint doesn't fit, or the network can't be built
+            for the images.
         RunError: the training diverged, or the disk is full.
     """
     settings = config.retrain
@@ -142,6 +144,7 @@ def retrain(
         },
         advice=f"lower retrain.learning_rate ({settings.learning_rate:g})",
     )
+    data_record = record_data(run, "retrain", data)
     done = record.start(resume)
     if done < settings.epochs:
         augmentation = Augmentation(
@@ -160,8 +163,7 @@ def retrain(
 
     deployed = build_network(genotype, **options)
     copy_weights(network, deployed)
-    with atomic_path(run.file("model.keras")) as temporary:
-        deployed.save(temporary)
+    save_model(deployed, run.file("model.keras"), data_record)
     return deployed
 
 

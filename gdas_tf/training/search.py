@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gdas_tf.data.identity import record_data
 from gdas_tf.errors import UsageError
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.run import atomic_path
@@ -241,7 +242,8 @@ def search(
         it is fixed. Their last ones go to `gdas_tf.strategies.derivation.derive`.
 
     Raises:
-        UsageError: A checkpoint doesn't fit, or the images can't be searched on.
+        UsageError: The run was begun on other data, a checkpoint doesn't fit, or the images can't be searched
+            on.
         RunError: The search diverged, or the disk is full.
     """
     from gdas_tf.data.augmentation import Augmentation
@@ -274,6 +276,7 @@ def search(
         },
         advice=f"lower search.weight_learning_rate ({settings.weight_learning_rate:g})",
     )
+    record_data(run, "search", data)
     done = record.start(resume)
     logits.start(done)
     if done < settings.epochs:
