@@ -17,6 +17,7 @@ from typing import Any
 
 from gdas_tf import __version__
 from gdas_tf.cli.options import HelpFormatter, Parser
+from gdas_tf.cli.surroundings import own_surroundings, printing_anything
 from gdas_tf.errors import RunError, UsageError
 
 # Subcommand and its line in `gdas-tf --help`; the module is gdas_tf.cli.<subcommand>, with
@@ -62,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with printing_anything(), own_surroundings(debug="--debug" in arguments):
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     command = next((item for item in arguments if not item.startswith("-")), None)
     try:
         module = importlib.import_module(f"gdas_tf.cli.{command}") if command in COMMANDS else None
@@ -70,9 +76,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     args.arguments = arguments
     debug = getattr(args, "debug", False)
-    if not debug:
-        # Read by TensorFlow when it is imported: nothing but what the user can act on.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with _sigterm_interrupts():
             return module.main(args)

@@ -31,6 +31,7 @@ def search(job: Job) -> dict[str, Any]:
     if run.finished("search"):
         say("the search has finished all its epochs already")
     else:
+        import_tensorflow()
         from gdas_tf.search import search as search_cell
 
         search_cell(job.config, job.data, run, resume=job.resume)
@@ -66,6 +67,7 @@ def retrain(job: Job) -> dict[str, Any]:
     if run.finished("retrain"):
         say("the retraining has finished all its epochs already")
     else:
+        import_tensorflow()
         from gdas_tf.retraining import retrain as retrain_network
 
         retrain_network(job.config, job.data, genotype, run, resume=job.resume)
@@ -197,6 +199,7 @@ def evaluate_model(model: keras.Model, data: DataSet, config: Config) -> dict[st
     Raises:
         UsageError: the images or classes are not those of the network.
     """
+    import_tensorflow()
     from gdas_tf.network import count_parameters
     from gdas_tf.retraining import evaluate as evaluate_network
 
@@ -342,7 +345,7 @@ def load_model(path: str | Path) -> keras.Model:
     if not Path(path).is_file():
         raise UsageError(f"model {path}: there is no such file")
     import_tensorflow()
-    import keras
+    from gdas_tf.keras_backend import keras
 
     try:
         return keras.saving.load_model(path, compile=False)

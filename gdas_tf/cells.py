@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
 from gdas_tf.constants import constant
+from gdas_tf.keras_backend import keras
 from gdas_tf.mixed import MixedOperation
 from gdas_tf.operations import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
 from gdas_tf.primitives import (

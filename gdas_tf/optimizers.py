@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from gdas_tf.constants import constant
+from gdas_tf.keras_backend import keras
 
 
 @keras.saving.register_keras_serializable("gdas_tf")

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
-
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.keras_backend import keras
 
 if TYPE_CHECKING:
     from gdas_tf.runs import Run

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,6 +13,7 @@ from gdas_tf.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.errors import UsageError
 from gdas_tf.flat_sgd import FlatSGD
+from gdas_tf.keras_backend import keras
 from gdas_tf.network import build_network, copy_weights
 from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from gdas_tf.errors import UsageError
+from gdas_tf.keras_backend import keras
 from gdas_tf.optimizers import SGD
 from gdas_tf.recording import EpochRecord
 from gdas_tf.runs import atomic_path

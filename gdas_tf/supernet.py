@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from gdas_tf.cells import BatchNorm, Choice, FixedReductionCell, SearchedCell, SupernetLayer
 from gdas_tf.errors import UsageError
+from gdas_tf.keras_backend import check_settings, keras
 from gdas_tf.macro import stack
 from gdas_tf.operations import FanInUniform, Shape, Update
 from gdas_tf.primitives import convolution, relu
@@ -60,6 +60,7 @@ class Supernet(SupernetLayer):
         jit_compile: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_settings()
         super().__init__(momentum, **kwargs)
         if classes < 2:
             raise UsageError(f"classes is {classes}; a classifier needs at least 2")
