@@ -38,6 +38,7 @@ class Job:
         self.run = run
         self.resume = resume
         self.arguments = list(arguments)
+        self.config_before: Config | None = None  # where a command changed it
         if data is not None:
             self.data = data
 
@@ -65,9 +66,10 @@ def load_data(config: Config) -> DataSet:
     """
     import_tensorflow()
     from gdas_tf.data import load_dataset
+    from gdas_tf.preflight import check_class_names
 
     data = config.data
-    return load_dataset(
+    loaded = load_dataset(
         data.name,
         data_dir=data.data_dir,
         cache_dir=data.cache_dir,
@@ -76,6 +78,8 @@ def load_data(config: Config) -> DataSet:
         test_fraction=data.test_fraction,
         seed=config.seed,
     )
+    check_class_names(loaded)
+    return loaded
 
 
 @contextlib.contextmanager
@@ -123,15 +127,19 @@ def open_job(args: argparse.Namespace, directory: str | Path) -> Iterator[Job]:
     run = Run.open(directory)
     config = resolve_config(args, run.config)
     with progress_on_stderr(), run.lock():
-        if config != run.config:
+        before = run.config
+        if config != before:
             run.set_config(config)
-        yield _begin(args, run)
+        job = _begin(args, run)
+        job.config_before = before
+        yield job
 
 
 def _begin(args: argparse.Namespace, run: Run, data: DataSet | None = None) -> Job:
     resume = getattr(args, "resume", None)
     again = ["gdas-tf", args.command, str(run.path)] + (["--resume"] if resume is not None else [])
     args.go_on_with = shlex.join(again)
+    args.kept_in = None if resume is None else str(run.path)
     return Job(run, bool(resume), data, args.arguments)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gdas_tf.errors import RunError, UsageError
+from gdas_tf.errors import DivergedError, UsageError
 from gdas_tf.keras_backend import keras
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class EpochRecord(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if not all(math.isfinite(value) for value in logs.values()):
-            raise RunError(
+            raise DivergedError(
                 f"the {self.stage} diverged: the loss is {logs['loss']} in epoch {epoch + 1}; {self.advice}"
             )
         line = {
