@@ -56,7 +56,13 @@ def _stderr_nowhere() -> Iterator[None]:
 
 def print_result(as_json: bool, result: dict[str, Any], text: str) -> None:
     """Prints the one result of a subcommand on stdout: JSON for scripts, or text for people."""
-    print(json.dumps(result, ensure_ascii=False) if as_json else text, flush=True)
+    if as_json:
+        text = json.dumps(result, ensure_ascii=False)
+        try:
+            text.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:  # what stdout puts in place of a character would not be JSON
+            text = json.dumps(result)
+    print(text, flush=True)
 
 
 def table(rows: Sequence[tuple[str, str] | None]) -> str:

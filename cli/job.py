@@ -48,6 +48,7 @@ class Job:
         self.arguments = list(arguments)
         self.accept_changed_data = accept_changed_data
         self.about_data: dict[str, Any] = {}
+        self.config_before: Config | None = None  # where a command changed it
         if data is not None:
             self.data = data
 
@@ -142,9 +143,10 @@ def load_data(config: Config) -> DataSet:
     """
     import_tensorflow()
     from gdas_tf.data.dataset import load_dataset
+    from gdas_tf.preflight import check_class_names
 
     data = config.data
-    return load_dataset(
+    loaded = load_dataset(
         data.name,
         data_dir=data.data_dir,
         cache_dir=data.cache_dir,
@@ -153,6 +155,8 @@ def load_data(config: Config) -> DataSet:
         test_fraction=data.test_fraction,
         seed=config.seed,
     )
+    check_class_names(loaded)
+    return loaded
 
 
 @contextlib.contextmanager
@@ -200,15 +204,19 @@ def open_job(args: argparse.Namespace, directory: str | Path) -> Iterator[Job]:
     run = Run.open(directory)
     config = resolve_config(args, run.config)
     with progress_on_stderr(), run.lock():
-        if config != run.config:
+        before = run.config
+        if config != before:
             run.set_config(config)
-        yield _begin(args, run)
+        job = _begin(args, run)
+        job.config_before = before
+        yield job
 
 
 def _begin(args: argparse.Namespace, run: Run, data: DataSet | None = None) -> Job:
     resume = getattr(args, "resume", None)
     again = ["gdas-tf", args.command, str(run.path)] + (["--resume"] if resume is not None else [])
     args.go_on_with = shlex.join(again)
+    args.kept_in = None if resume is None else str(run.path)
     accept = getattr(args, "accept_changed_data", None)
     return Job(run, bool(resume), data, args.arguments, accept)
 

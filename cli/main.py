@@ -10,6 +10,7 @@ import contextlib
 import errno
 import importlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,9 @@ from typing import Any
 
 from gdas_tf import __version__
 from gdas_tf.cli.options import HelpFormatter, Parser
-from gdas_tf.errors import RunError, UsageError
+from gdas_tf.cli.surroundings import own_surroundings, printing_anything
+from gdas_tf.errors import DivergedError, RunError, UsageError
+from gdas_tf.runs.run import is_run_directory
 
 # Subcommand and its line in `gdas-tf --help`; the module is gdas_tf.cli.<subcommand>, with
 # `add_parser(subparsers)` and `main(args) -> int`.
@@ -62,6 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with printing_anything(), own_surroundings(debug="--debug" in arguments):
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     command = next((item for item in arguments if not item.startswith("-")), None)
     try:
         module = importlib.import_module(f"gdas_tf.cli.{command}") if command in COMMANDS else None
@@ -70,9 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     args.arguments = arguments
     debug = getattr(args, "debug", False)
-    if not debug:
-        # Read by TensorFlow when it is imported: nothing but what the user can act on.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with _sigterm_interrupts():
             return module.main(args)
@@ -89,17 +94,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        advice = _how_to_go_on(args, error)
         if isinstance(error, UsageError):
-            _complain(f"error: {error}")
+            _complain(f"error: {error}{advice}")
             return 2
         if isinstance(error, RunError):
-            _complain(f"failed: {error}")
+            _complain(f"failed: {error}{advice}")
             return 1
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             _complain(f"error: no file can have a name as long as {str(error.filename)[:60]}...")
             return 2
-        _complain(f"failed unexpectedly: {type(error).__name__}: {error}; --debug shows where")
+        _complain(f"failed unexpectedly: {type(error).__name__}: {error}; --debug shows where{advice}")
         return 1
+
+
+def _how_to_go_on(args: argparse.Namespace, error: Exception) -> str:
+    """Returns what to add to an error's message, so that nobody begins anew what is done already."""
+    directory = getattr(args, "kept_in", None)
+    if directory is None or "--resume" in str(error) or not is_run_directory(directory):
+        return ""
+    if isinstance(error, DivergedError):
+        genotype = os.path.join(directory, "genotype.json")
+        values = os.path.join(directory, "config.yaml")
+        again = ["gdas-tf", "retrain", "--genotype", genotype, "--config", values, "--run-dir", "ANOTHER"]
+        return f"; its genotype is kept, for: {shlex.join(again)}" if os.path.exists(genotype) else ""
+    # Of wrong use the message says what to do; but another stage may be done by then.
+    if isinstance(error, UsageError) and not getattr(args, "stages_done", 0):
+        return ""
+    return f"; when that is mended, go on with: {args.go_on_with}"
 
 
 def _parser(module: Any) -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 from gdas_tf.config.sections import PRESETS, Config, Option, options
 from gdas_tf.errors import UsageError
+from gdas_tf.preflight import check_text
 
 DEFAULT_PRESET = "quick"
 
@@ -90,7 +92,10 @@ def run_directory(args: argparse.Namespace) -> str | None:
     """
     if args.directory and args.run_dir and args.directory != args.run_dir:
         raise UsageError(f"run directory: found both {args.directory} and {args.run_dir}; give one")
-    return args.directory or args.run_dir
+    directory = args.directory or args.run_dir
+    if directory:
+        check_text("run directory", directory)
+    return directory
 
 
 def add_resume(parser: argparse.ArgumentParser, what: str) -> None:
@@ -217,5 +222,15 @@ def resolve_config(
         base = base.override(carried)
     if args.config:
         base = Config.from_file(args.config, base)
-    paths = {option.path for option in options()}
-    return base.override({name: value for name, value in vars(args).items() if name in paths})
+    paths = {option.path: option for option in options()}
+    given = {name: value for name, value in vars(args).items() if name in paths}
+    for name, value in given.items():
+        if isinstance(value, str):
+            check_text(paths[name].flag, value)
+    return base.override(given)
+
+
+def name_flags(message: str) -> str:
+    """Returns a message of the library with options in place of the fields of the configuration."""
+    flags = {option.path: option.flag for option in options() if option.section}
+    return re.sub(r"\b[a-z]+\.[a-z0-9_]+\b", lambda found: flags.get(found[0], found[0]), message)

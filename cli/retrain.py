@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from gdas_tf.cli import options
+from gdas_tf.cli.checks import check_before_start
 from gdas_tf.cli.console import duration, print_result, table
 from gdas_tf.cli.job import new_job, open_job
 from gdas_tf.errors import UsageError
@@ -52,6 +53,8 @@ def main(args: argparse.Namespace) -> int:
             f"run directory {directory}: there is none; make it by gdas-tf search, or give --genotype"
         )
     with open_job(args, directory) if existing else new_job(args) as job:
+        if not job.run.finished("retrain"):
+            check_before_start(job, ["retrain"], genotype or stages.read_genotype(job.run))
         if genotype is not None:
             stages.set_genotype(job.run, genotype)
         result = stages.retrain(job)

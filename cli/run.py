@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from gdas_tf.cli import options
+from gdas_tf.cli.checks import check_before_start
 from gdas_tf.cli.console import duration, print_result, say, table
 from gdas_tf.cli.job import Job, new_job
 from gdas_tf.config.sections import SECTIONS
@@ -47,51 +48,77 @@ def main(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     with new_job(args) as job:
-        results = {}
+        finished = {name for name in ("search", "retrain") if job.run.finished(name)}
+        derived = stages.read_genotype(job.run) if job.run.file("genotype.json").exists() else None
+        check_before_start(job, [name for name in stages.STAGES if name not in finished], derived)
+        results: dict[str, Any] = {}
         for number, (name, stage) in enumerate(stages.STAGES.items(), 1):
             say(f"[{number}/{len(stages.STAGES)}] {name}")
+            if name == "benchmark" and not stages.onnx_files(job.run):
+                say("skipped: --export-formats names no ONNX file, and only those are measured")
+                results[name] = None
+                continue
             results[name] = stage(job)
+            args.stages_done = number
         summary = _summarize(job, results, time.monotonic() - started)
     print_result(args.json, summary, _table(summary))
     return 0
 
 
 def _summarize(job: Job, results: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Returns what the closing table shows."""
+    """Returns what the closing table shows; None for what no ONNX file was there to tell."""
     run = job.run
-    measured = results["benchmark"]["measurements"]
-    first, last = (pick(measured, key=lambda item: item["batch_size"]) for pick in (min, max))
-    return {
+    files = {name: str(run.file(name)) for name in FILES if run.file(name).exists()}
+    files |= {f"export/{name}": path for name, path in results["export"]["files"].items()}
+    summary = {
         "run_directory": str(run.path),
         "genotype": results["derive"]["genotype"],
         "test_accuracy": results["evaluate"]["accuracy"],
         "test_images": results["evaluate"]["images"],
         "parameters": results["evaluate"]["parameters"],
-        "onnx_bytes": run.file("export/model.onnx").stat().st_size,
-        "latency": {key: first[key] for key in ("batch_size", "p50_ms", "p95_ms")},
-        "throughput": {key: last[key] for key in ("batch_size", "images_per_second")},
+        "onnx_file": None,
+        "onnx_bytes": None,
+        "latency": None,
+        "throughput": None,
         "seconds": round(seconds, 1),
         "stages": results,
-        "files": {name: str(run.file(name)) for name in FILES if run.file(name).exists()},
+        "files": files,
     }
+    if results["benchmark"] is not None:
+        measured = results["benchmark"]["measurements"]
+        first, last = (pick(measured, key=lambda item: item["batch_size"]) for pick in (min, max))
+        summary |= {
+            "onnx_file": first["file"],
+            "onnx_bytes": results["benchmark"]["files"][0]["bytes"],
+            "latency": {key: first[key] for key in ("batch_size", "p50_ms", "p95_ms")},
+            "throughput": {key: last[key] for key in ("batch_size", "images_per_second")},
+        }
+    return summary
 
 
 def _table(summary: dict[str, Any]) -> str:
-    latency, throughput = summary["latency"], summary["throughput"]
     rows: list[tuple[str, str] | None] = [
         ("test accuracy", f"{summary['test_accuracy']:.2%} of {summary['test_images']} images"),
         ("parameters", f"{summary['parameters']:,}"),
-        ("ONNX file", f"{summary['onnx_bytes'] / 1e6:.2f} MB"),
-        (
-            f"latency, batch {latency['batch_size']}",
-            f"p50 {latency['p50_ms']:.3f} ms, p95 {latency['p95_ms']:.3f} ms",
-        ),
-        (
-            f"throughput, batch {throughput['batch_size']}",
-            f"{throughput['images_per_second']:,.0f} images/s",
-        ),
+    ]
+    if summary["onnx_file"] is not None:
+        latency, throughput = summary["latency"], summary["throughput"]
+        rows += [
+            ("ONNX file", f"{summary['onnx_bytes'] / 1e6:.2f} MB, {summary['onnx_file']}"),
+            (
+                f"latency, batch {latency['batch_size']}",
+                f"p50 {latency['p50_ms']:.3f} ms, p95 {latency['p95_ms']:.3f} ms",
+            ),
+            (
+                f"throughput, batch {throughput['batch_size']}",
+                f"{throughput['images_per_second']:,.0f} images/s",
+            ),
+        ]
+    exported = summary["stages"]["export"]["formats"]
+    about = {f"export/{entry['file']}": f"exported as {name}" for name, entry in exported.items()} | FILES
+    rows += [
         ("time", duration(summary["seconds"])),
         None,
-        *((path, FILES[name]) for name, path in summary["files"].items()),
+        *((path, about[name]) for name, path in summary["files"].items()),
     ]
     return f"\n{table(rows)}\n"

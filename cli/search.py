@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from gdas_tf.cli import options
+from gdas_tf.cli.checks import check_before_start
 from gdas_tf.cli.console import duration, print_result, table
 from gdas_tf.cli.job import new_job
 
@@ -37,6 +38,7 @@ def main(args: argparse.Namespace) -> int:
     from gdas_tf.cli import stages
 
     with new_job(args) as job:
+        check_before_start(job, [] if job.run.finished("search") else ["search"])
         result = stages.search(job)
     directory = str(job.run.path)
     entropy = result["normal_entropy"]

@@ -5,6 +5,7 @@ Every stage takes a `Job`, works in its run directory and returns what `--json` 
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ def search(job: Job) -> dict[str, Any]:
     else:
         data = job.data  # refused here if it has changed
         job.record()
+        import_tensorflow()
         from gdas_tf.training.search import search as search_cell
 
         search_cell(job.config, data, run, resume=job.resume)
@@ -71,6 +73,7 @@ def retrain(job: Job) -> dict[str, Any]:
     else:
         data = job.data  # refused here if it has changed
         job.record()
+        import_tensorflow()
         from gdas_tf.training.retraining import retrain as retrain_network
 
         retrain_network(job.config, data, genotype, run, resume=job.resume)
@@ -108,7 +111,7 @@ def benchmark(job: Job) -> dict[str, Any]:
     from gdas_tf.export.benchmark import draw_benchmark
 
     run = job.run
-    files = sorted((run.path / "export").glob("*.onnx"))
+    files = onnx_files(run)
     if not files:
         raise UsageError(
             f"run directory {run.path}: it has no ONNX file; run gdas-tf export {run.path} first"
@@ -122,6 +125,11 @@ def benchmark(job: Job) -> dict[str, Any]:
     picture = run.file("pictures/benchmark.png")
     draw_benchmark(result, picture)
     return {**result, "written": {**_files(run, "export/benchmark.json"), picture.name: str(picture)}}
+
+
+def onnx_files(run: Run) -> list[Path]:
+    """Returns the ONNX files that were exported, `model.onnx` first."""
+    return sorted((run.path / "export").glob("*.onnx"))
 
 
 def _verified_accuracies(run: Run) -> dict[str, dict[str, Any]]:
@@ -205,6 +213,7 @@ def evaluate_model(model: keras.Model, data: DataSet, config: Config) -> dict[st
     Raises:
         UsageError: the images or classes are not those of the network.
     """
+    import_tensorflow()
     from gdas_tf.networks.derived import count_parameters
     from gdas_tf.training.retraining import evaluate as evaluate_network
 
@@ -355,8 +364,18 @@ def load_model(path: str | Path) -> keras.Model:
     """
     if not Path(path).is_file():
         raise UsageError(f"model {path}: there is no such file")
+    try:
+        with open(path, "rb") as file:
+            whole = zipfile.is_zipfile(file)
+    except OSError as error:
+        raise UsageError(f"model {path}: cannot read it: {error.strerror}") from error
+    if not whole:
+        raise UsageError(
+            f"model {path}: damaged or cut off, or not a .keras file; if it is a run directory's, remove it, "
+            "and gdas-tf retrain RUN_DIR --resume writes it anew"
+        )
     import_tensorflow()
-    import keras
+    from gdas_tf.keras_backend import keras
 
     try:
         return keras.saving.load_model(path, compile=False)

@@ -169,7 +169,7 @@ def benchmark_models(
     names = _short_names(paths)
     subjects = [
         _Subject(name, count, provider, Classifier(path, provider, count), {size: [] for size in batch_sizes})
-        for provider in _available(providers)
+        for provider in available_providers(providers)
         for count in threads
         for name, path in zip(names, paths, strict=True)
     ]
@@ -413,8 +413,12 @@ def _prediction_interval(values: np.ndarray) -> tuple[float, float] | None:
     return min(low, float(values.min())), max(high, float(values.max()))
 
 
-def _available(providers: Sequence[str]) -> list[str]:
-    """Returns the execution providers to measure, by their full names."""
+def available_providers(providers: Sequence[str]) -> list[str]:
+    """Returns the execution providers to measure, by their full names.
+
+    Raises:
+        UsageError: onnxruntime has not all of them here.
+    """
     import onnxruntime
 
     # The one of Azure sends the images to a server.

@@ -1,4 +1,4 @@
-"""The two errors a user can meet; each is one line that says what to do."""
+"""The errors a user can meet; each is one line that says what to do."""
 
 
 class UsageError(ValueError):
@@ -7,3 +7,7 @@ class UsageError(ValueError):
 
 class RunError(RuntimeError):
     """A run that was set up rightly but failed, as with a full disk. Exit code 1."""
+
+
+class DivergedError(RunError):
+    """A training whose loss is no longer a number: going on after its last good epoch ends the same."""

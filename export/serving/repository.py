@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def find_models(arguments: Sequence[str]) -> list[ModelFile]:
             if not _NAME.fullmatch(name):
                 raise UsageError(
                     f"model name {name!r}: accepted are up to 64 letters, digits, '_', '.' and '-'; "
-                    "name it with NAME=PATH"
+                    f"name it, as by model={argument}"
                 )
             taken = [key[1] for key in found if key[0] == name]
             model = ModelFile(name, version or max(taken, default=0) + 1, path, run_directory)
@@ -68,12 +69,13 @@ def _expand(argument: str) -> Iterable[tuple[str, int | None, Path, Path | None]
     match = _SPECIFICATION.fullmatch(argument)
     if match is None:
         raise UsageError("model '': it is empty; give an ONNX file or a run directory")
-    path = Path(match["path"])
-    version = int(match["version"]) if match["version"] else None
+    given, version, path = match["name"], match["version"] and int(match["version"]), Path(match["path"])
+    if given and os.path.exists(argument):  # the "=" is one of its own name
+        given, version, path = None, None, Path(argument)
     if version == 0:
         raise UsageError(f"model {argument}: version 0; versions begin with 1")
     if path.is_dir() and is_run_directory(path):
-        yield match["name"] or path.resolve().name, version, model_path(path), path
+        yield given or path.resolve().name, version, model_path(path), path
     elif path.is_dir():
         folders = [path, *sorted(item for item in path.iterdir() if item.is_dir())]
         models = {folder: versions for folder in folders if (versions := _versions(folder))}
@@ -81,13 +83,13 @@ def _expand(argument: str) -> Iterable[tuple[str, int | None, Path, Path | None]
             raise UsageError(
                 f"model {path}: it is no run directory, and holds neither 1/model.onnx nor NAME/1/model.onnx"
             )
-        if (match["name"] or version) and (path not in models or version):
+        if (given or version) and (path not in models or version):
             raise UsageError(f"model {argument}: the folder gives the versions, and names if it has several")
         for folder, versions in models.items():
             for number, file in versions:
-                yield match["name"] or folder.resolve().name, number, file, None
+                yield given or folder.resolve().name, number, file, None
     else:
-        yield match["name"] or path.stem, version, model_path(path), None
+        yield given or path.stem, version, model_path(path), None
 
 
 def _versions(folder: Path) -> list[tuple[int, Path]]:

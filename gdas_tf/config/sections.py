@@ -195,7 +195,7 @@ class RetrainConfig(_Section):
 
     epochs: int = _field(600, "passes over all training images", minimum=1)
     batch_size: int = _field(96, "images per batch", minimum=2)
-    channels: int = _field(36, "channels C of the first block of the network", minimum=1)
+    channels: int = _field(36, "channels C of the first block of the network", minimum=2)
     cells: int = _field(6, "normal cells N per block of the network", minimum=1, maximum=64)
     macro: str = _field(
         "paper", "stacking of cells: N normal cells in every block, or as official code", choices=MACROS

@@ -17,13 +17,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
-from keras import layers
-
 from gdas_tf.errors import UsageError
+from gdas_tf.keras_backend import check_settings, keras
 from gdas_tf.networks.fast_layers import DropPath, FusedBatchNormalization, TrainingDepthwiseConv2D
 from gdas_tf.spaces.genotype import Edge, Genotype
 from gdas_tf.spaces.macro import CellPlan, stack
+
+layers = keras.layers
 
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
 STEMS = ("auto", "cifar", "imagenet")
@@ -83,6 +83,7 @@ def build_network(
         >>> count_parameters(model)
         3369934
     """
+    check_settings()
     _check(image_shape, classes, channels, stem)
     plan = stack(channels, cells, macro)
     if training is None:

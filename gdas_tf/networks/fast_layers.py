@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
-from keras import layers
 
+from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.primitives import depthwise, depthwise_kernel_gradient
+
+layers = keras.layers
 
 
 @keras.saving.register_keras_serializable("gdas_tf")

@@ -15,10 +15,10 @@ import abc
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import keras
 import tensorflow as tf
 
 from gdas_tf.errors import UsageError
+from gdas_tf.keras_backend import keras
 from gdas_tf.numerics import primitives as p
 from gdas_tf.spaces.base import OPERATIONS
 

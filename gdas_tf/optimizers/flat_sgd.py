@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import keras
 import tensorflow as tf
 
+from gdas_tf.keras_backend import keras
 from gdas_tf.optimizers.torch_sgd import SGD
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import tensorflow as tf
 
+from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.graph_constants import constant
 
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
+from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.graph_constants import constant
 from gdas_tf.numerics.primitives import (
     Normalized,

@@ -23,10 +23,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.graph_constants import constant, zeros
 from gdas_tf.operations.candidates import CANDIDATES, FanInUniform, Shape, Statistics, Update, candidate
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from gdas_tf.errors import UsageError
+from gdas_tf.keras_backend import check_settings, keras
 from gdas_tf.numerics.primitives import convolution, relu
 from gdas_tf.operations.candidates import FanInUniform, Shape, Update
 from gdas_tf.spaces.base import SearchSpace
@@ -60,6 +60,7 @@ class Supernet(SupernetLayer):
         jit_compile: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_settings()
         super().__init__(momentum, **kwargs)
         if classes < 2:
             raise UsageError(f"classes is {classes}; a classifier needs at least 2")

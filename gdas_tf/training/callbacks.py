@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
-
-from gdas_tf.errors import RunError, UsageError
+from gdas_tf.errors import DivergedError, UsageError
+from gdas_tf.keras_backend import keras
 
 if TYPE_CHECKING:
     from gdas_tf.runs.run import Run
@@ -73,7 +72,7 @@ class EpochRecord(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if not all(math.isfinite(value) for value in logs.values()):
-            raise RunError(
+            raise DivergedError(
                 f"the {self.stage} diverged: the loss is {logs['loss']} in epoch {epoch + 1}; {self.advice}"
             )
         line = {

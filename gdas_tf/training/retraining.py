@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,6 +13,7 @@ from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.data.identity import record_data
 from gdas_tf.errors import UsageError
+from gdas_tf.keras_backend import keras
 from gdas_tf.model_file import save_model
 from gdas_tf.networks.derived import build_network, copy_weights
 from gdas_tf.networks.fast_layers import DropPath

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from gdas_tf.data.identity import record_data
 from gdas_tf.errors import UsageError
+from gdas_tf.keras_backend import keras
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.run import atomic_path
 from gdas_tf.runtime import graphs_as_written, spared_from_search

@@ -1,0 +1,200 @@
+"""What can be known before the first step of a run is found out before it, not after hours of training."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gdas_tf.data.augmentation import Augmentation
+from gdas_tf.errors import RunError, UsageError
+from gdas_tf.spaces.genotype import Genotype
+
+if TYPE_CHECKING:
+    from gdas_tf.config.sections import Config
+    from gdas_tf.data.dataset import DataSet
+    from gdas_tf.spaces.base import SearchSpace
+
+STAGES = ("search", "retrain", "export", "benchmark", "draw")
+"""The stages that have something to check, in their order."""
+
+_ONNX = ("onnx", "tf2onnx", "onnxruntime")
+_PACKAGES = {"onnx": _ONNX, "onnx_float16": _ONNX, "onnx_int8": _ONNX, "triton": _ONNX}
+
+
+def check_before_start(
+    config: Config,
+    data: DataSet,
+    stages: Sequence[str] = STAGES,
+    genotype: Genotype | None = None,
+    directory: str | Path | None = None,
+) -> None:
+    """Makes sure, as far as it can be known, that the stages to come will not fail. Takes a second or two.
+
+    Args:
+        config: configuration of the run.
+        data: its data set.
+        stages: those of `STAGES` that will be run.
+        genotype: the cells that will be trained; None where the search has yet to find them. All its
+            operations are tried then.
+        directory: the run directory, if it exists.
+
+    Raises:
+        UsageError: a stage cannot be done with this configuration or these data; the message names the field
+            of the configuration, as `retrain.cutout`, or the package that is missing.
+        RunError: a folder that a stage writes to cannot be written.
+
+    Example:
+        >>> check_before_start(Config.preset("quick"), load_dataset("digits"), ["search"])
+    """
+    check_class_names(data)
+    if not len(data.test):
+        raise UsageError(f"data {data.name}: it has no test images; the network could not be evaluated")
+    _check_folders(directory)
+    for stage in ("search", "retrain"):
+        if stage in stages:
+            _check_augmentation(config, data, stage)
+    if "export" in stages:
+        check_packages(config.export.formats)
+    if "benchmark" in stages:
+        from gdas_tf.export.benchmark import available_providers
+
+        available_providers(config.benchmark.providers)
+    if "draw" in stages:
+        _check_drawing()
+    if "retrain" in stages:
+        _check_network(config, data, genotype)
+
+
+def check_text(what: str, text: str) -> None:
+    """Makes sure that a text can be written to JSON, ONNX and a terminal.
+
+    Names of files may be any bytes; Python gives those that are not UTF-8 as lone surrogates, which nothing
+    can write.
+
+    Args:
+        what: what the text is, as `class`.
+        text: the text.
+
+    Raises:
+        UsageError: it cannot be written as UTF-8.
+    """
+    try:
+        text.encode("utf-8")
+        return
+    except UnicodeEncodeError:
+        pass
+    hint = "its name is not text in UTF-8 (archives of other systems are unpacked so); rename it"
+    try:
+        os.fsencode(text).decode("utf-8")
+    except (UnicodeError, ValueError):
+        pass
+    else:
+        hint = "the locale knows no such characters; set the environment variable LC_ALL to C.UTF-8"
+    raise UsageError(f"{what} {ascii(text)}: {hint}")
+
+
+def check_class_names(data: DataSet) -> None:
+    """Makes sure that the class names can be written to the files of a run.
+
+    Raises:
+        UsageError: one cannot.
+    """
+    for name in data.class_names:
+        check_text(f"data {data.name}: class", name)
+
+
+def check_packages(formats: Sequence[str]) -> None:
+    """Makes sure that what formats of the export need is installed.
+
+    Args:
+        formats: of `config.EXPORT_FORMATS`.
+
+    Raises:
+        UsageError: a package is missing.
+    """
+    for name in formats:
+        for package in _PACKAGES.get(name, ()):
+            if importlib.util.find_spec(package) is None:
+                raise UsageError(
+                    f"export.formats: {name} needs the package {package}, which is not installed; install it "
+                    f"(pip install {package}), or leave {name} out"
+                )
+
+
+def _check_folders(directory: str | Path | None) -> None:
+    try:
+        with tempfile.TemporaryFile():  # the export has its own folder there
+            pass
+    except OSError as error:
+        raise RunError(
+            f"folder for temporary files: cannot write it ({error.strerror}); set the environment variable "
+            "TMPDIR to a folder that can be written"
+        ) from error
+    if directory is None:
+        return
+    for folder in (Path(directory) / name for name in ("", "search", "retrain", "export", "pictures")):
+        if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise RunError(f"cannot write {folder}: it is read-only, another user's, or a file")
+
+
+def _check_augmentation(config: Config, data: DataSet, stage: str) -> None:
+    field = f"{stage}.cutout"
+    changes = {
+        "data.padding": Augmentation(padding=config.data.padding),
+        field: Augmentation(cutout=config.get(field), mean=data.mean),
+    }
+    for field, augmentation in changes.items():
+        try:
+            augmentation.check(data.image_shape)
+        except UsageError as error:
+            # Its own name of the value stands before the colon.
+            raise UsageError(f"{field}: {str(error).partition(': ')[2]}") from error
+
+
+def _check_drawing() -> None:
+    try:
+        import gdas_tf.drawing.cells  # noqa: F401
+    except Exception as error:  # matplotlib has an error for each setting of the user's
+        raise UsageError(
+            f"pictures: matplotlib cannot be imported ({' '.join(str(error).split()):.120}); set the "
+            "environment variable MPLBACKEND to agg, or install matplotlib anew"
+        ) from error
+
+
+def _check_network(config: Config, data: DataSet, genotype: Genotype | None) -> None:
+    """Builds the network that will be trained, with two normal cells a block at most: more are like those."""
+    from gdas_tf.networks.derived import build_network
+    from gdas_tf.training.retraining import network_options
+
+    settings = config.retrain
+    options = network_options(config, data)
+    try:
+        build_network(
+            genotype or every_operation(config.space, fixed_reduction=config.search.reduction == "fixed"),
+            training=True,
+            drop_path=settings.drop_path,
+            auxiliary=settings.auxiliary_weight > 0,
+            seed=config.seed,
+            dtype=settings.precision,
+            **{**options, "cells": min(options["cells"], 2)},
+        )
+    except UsageError:
+        raise
+    except Exception as error:  # Keras has no error of its own
+        raise UsageError(
+            f"retrain: a network of {settings.channels} channels (retrain.channels) for images of "
+            f"{'x'.join(map(str, data.image_shape))} (data.image_size) cannot be built: "
+            f"{' '.join(str(error).split()):.200}"
+        ) from error
+
+
+def every_operation(space: SearchSpace, fixed_reduction: bool = False) -> Genotype:
+    """Returns a genotype with every operation of a search space, in its normal and in its reduction cell."""
+    names = iter(itertools.cycle(space.operations))
+    cell = [[(next(names), 0), (next(names), 1)] for _ in range(-(-len(space.operations) // 2))]
+    return Genotype(cell, reduction=None if fixed_reduction else cell)
