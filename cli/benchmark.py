@@ -12,7 +12,8 @@ from gdas_tf.cli.console import print_result, progress_on_stderr
 from gdas_tf.cli.job import open_job
 from gdas_tf.cli.recorded_data import load_data_of
 from gdas_tf.errors import UsageError
-from gdas_tf.runs.run import is_run_directory, write_json
+from gdas_tf.files import write_json
+from gdas_tf.runs.run import is_run_directory
 
 if TYPE_CHECKING:
     from gdas_tf.data.identity import DataRecord

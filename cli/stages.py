@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from gdas_tf.cli.console import import_tensorflow, say
 from gdas_tf.cli.job import Job
 from gdas_tf.errors import UsageError
-from gdas_tf.runs.run import Run, read_json, write_json
+from gdas_tf.files import read_json, write_json
+from gdas_tf.runs.run import Run
 
 if TYPE_CHECKING:
     import keras

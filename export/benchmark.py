@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.files import atomic_path, atomic_write
 from gdas_tf.machine import cores, processor
-from gdas_tf.runs.run import atomic_path, atomic_write
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _SIDE = 224  # pixels of height and width where a file leaves them open

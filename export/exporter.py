@@ -15,7 +15,7 @@ import numpy as np
 
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.export import verification
-from gdas_tf.runs.run import atomic_path, write_json, writing
+from gdas_tf.files import atomic_path, write_json, writing
 
 if TYPE_CHECKING:
     import keras

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gdas_tf.runs.run import writing
+from gdas_tf.files import writing
 
 if TYPE_CHECKING:
     import tensorflow as tf

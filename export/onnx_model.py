@@ -13,7 +13,7 @@ import onnx
 
 from gdas_tf import __version__
 from gdas_tf.export.onnx_graph import clean_up
-from gdas_tf.runs.run import writing
+from gdas_tf.files import writing
 
 if TYPE_CHECKING:
     import keras

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gdas_tf.runs.run import write_json, writing
+from gdas_tf.files import write_json, writing
 
 if TYPE_CHECKING:
     import keras

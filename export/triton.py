@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from gdas_tf.export.onnx_model import INPUT, OUTPUT, save_onnx
-from gdas_tf.runs.run import writing
+from gdas_tf.files import writing
 
 LARGEST_BATCH = 64
 QUEUE_DELAY_MICROSECONDS = 1000

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gdas_tf.data.identity import DataIdentity, DataRecord
-from gdas_tf.runs.run import atomic_path
+from gdas_tf.files import atomic_path
 
 if TYPE_CHECKING:
     import keras

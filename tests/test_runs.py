@@ -15,7 +15,8 @@ import pytest
 
 from gdas_tf.config.sections import Config
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.runs.run import FILES, Run, atomic_path, atomic_write, read_json, write_json
+from gdas_tf.files import atomic_path, atomic_write, read_json, write_json
+from gdas_tf.runs.run import FILES, Run
 
 
 @pytest.fixture
@@ -180,7 +181,8 @@ def test_kill_in_the_middle_of_writing(run):
     process = start_python(
         """
         import sys, time
-        from gdas_tf.runs.run import Run, atomic_path
+        from gdas_tf.runs.run import Run
+        from gdas_tf.files import atomic_path
         run = Run.open(sys.argv[1])
         with run.lock(), atomic_path(run.file("search/checkpoint.npz")) as temporary:
             temporary.write_bytes(b"half a checkpoint")

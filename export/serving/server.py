@@ -137,7 +137,7 @@ def _figures(classifier: Classifier, run_directory: Path | None) -> dict[str, An
     """Returns accuracy, parameters and precision, as far as the file or else the run directory has them."""
     found: dict[str, Any] = {}
     if run_directory is not None and (run_directory / "evaluation.json").is_file():
-        from gdas_tf.runs.run import read_json
+        from gdas_tf.files import read_json
 
         found.update(read_json(run_directory / "evaluation.json"))
     found.update(classifier.metadata)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gdas_tf.errors import UsageError
-from gdas_tf.runs.run import Run, atomic_path, read_json, write_json
+from gdas_tf.files import atomic_path, read_json, write_json
+from gdas_tf.runs.run import Run
 
 if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from gdas_tf.data.sources.opening import Part, Source
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.runs.run import atomic_path, writing
+from gdas_tf.files import atomic_path, writing
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of images that are kept in memory; more are read from the cache on disk."""

@@ -476,7 +476,7 @@ def _style(path: str | Path) -> Iterator[None]:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    from gdas_tf.runs.run import atomic_path
+    from gdas_tf.files import atomic_path
 
     metadata = {"Software": None} if Path(path).suffix == ".png" else {"Date": None, "Creator": None}
     with atomic_path(path) as temporary:

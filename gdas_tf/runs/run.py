@@ -1,26 +1,20 @@
-"""The run directory: configuration, versions, metrics, checkpoints and artefacts of one run.
-
-All writing is atomic: a file is written beside its place and renamed, so that a process that is killed at
-any moment, or a disk that fills up, leaves what was there intact.
-"""
+"""The run directory: configuration, versions, metrics, checkpoints and artefacts of one run."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import json
-import math
 import os
 import platform
 import shlex
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdas_tf.config.sections import Config, differences
-from gdas_tf.errors import RunError, UsageError
+from gdas_tf.errors import UsageError
+from gdas_tf.files import TEMPORARY, atomic_path, atomic_write, plain, read_json, remove, write_json, writing
 from gdas_tf.machine import cores, processor
 
 if TYPE_CHECKING:
@@ -48,7 +42,6 @@ FILES: dict[str, str] = {
 """Every file of a run directory, in the order in which they are made, and what it is."""
 
 _STAGE_SECTIONS = {"search": ("data", "search"), "retrain": ("data", "retrain")}
-_TEMPORARY = ".tmp-"
 _PACKAGES = (
     "gdas-tf",
     "tensorflow",
@@ -59,99 +52,6 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
 )
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns errors of the disk met inside into a `RunError` that names the file and the reason."""
-    reasons = {
-        errno.ENOSPC: "no space left on the disk; free some and go on with --resume",
-        errno.EDQUOT: "the disk quota is used up; free some space and go on with --resume",
-        errno.EROFS: "the disk is read-only; choose another place",
-        errno.EACCES: "permission denied; choose another place",
-        errno.EPERM: "permission denied; choose another place",
-        errno.ENOTDIR: "a part of the path is a file; choose another place",
-        errno.EEXIST: "a part of the path is a file; choose another place",
-        errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    }
-    try:
-        yield
-    except (UsageError, RunError):
-        raise
-    except Exception as error:
-        code = error.errno if isinstance(error, OSError) else None
-        # Libraries that write in C (HDF5, TensorFlow, ONNX) put the system's words into errors of their own.
-        if code not in reasons:
-            code = next((key for key in reasons if os.strerror(key).lower() in str(error).lower()), None)
-        if code is None and not isinstance(error, OSError):
-            raise
-        reason = reasons.get(code) or str(error)
-        raise RunError(f"cannot write {path}: {reason}") from error
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, renamed to `path` when the block ends without an error.
-
-    The temporary path has the same suffix, and its folder exists. What is written there may be a file or a
-    folder. When the block raises, the temporary file is removed, with the folders made for it, and `path`
-    stays as it was.
-
-    Example:
-        >>> with atomic_path("model.keras") as temporary:
-        ...     model.save(temporary)
-
-    Raises:
-        RunError: the disk is full or read-only.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
-    # os.path, as pathlib raises an error about a folder that it may not look into.
-    made = list(itertools.takewhile(lambda parent: not os.path.exists(parent), path.parents))
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            if temporary.is_dir():
-                _replace_directory(temporary, path)
-            else:
-                with open(temporary, "rb+") as file:
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-    except BaseException:
-        _remove(temporary)
-        with contextlib.suppress(OSError):  # one of them holds something by now
-            for folder in made:
-                folder.rmdir()
-        raise
-
-
-def atomic_write(path: str | Path, content: bytes | str) -> None:
-    """Writes a whole file at once: readers see the old content or the new one, never a part.
-
-    Raises:
-        RunError: the disk is full or read-only; the old file is intact.
-    """
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically; NumPy values are converted, NaN becomes null."""
-    atomic_write(path, json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: str | Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        UsageError: it is missing or not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"damaged ({error})"
-        raise UsageError(f"{path}: cannot read it: {reason}") from error
 
 
 class Run:
@@ -287,7 +187,7 @@ class Run:
             RunError: the disk is full; no half line is left behind.
         """
         path = self.file(f"{stage}/metrics.jsonl")
-        line = (json.dumps(_plain(values)) + "\n").encode()
+        line = (json.dumps(plain(values)) + "\n").encode()
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "ab", buffering=0) as file:
@@ -394,10 +294,10 @@ class Run:
         """Removes temporary files of processes that were killed."""
         import psutil
 
-        for path in self.path.rglob(f"{_TEMPORARY}*"):
-            owner = path.name.removeprefix(_TEMPORARY).split("-")[0]
+        for path in self.path.rglob(f"{TEMPORARY}*"):
+            owner = path.name.removeprefix(TEMPORARY).split("-")[0]
             if owner.isdigit() and not psutil.pid_exists(int(owner)):
-                _remove(path)
+                remove(path)
 
 
 def is_run_directory(path: str | Path) -> bool:
@@ -421,35 +321,3 @@ def versions() -> dict[str, Any]:
         "cores": cores(),
     }
     return found
-
-
-def _replace_directory(temporary: Path, path: Path) -> None:
-    """Puts a folder in the place of another; a folder cannot be renamed onto one that is not empty."""
-    old = path.with_name(f"{_TEMPORARY}{os.getpid()}-old-{path.name}")
-    if path.exists():
-        os.replace(path, old)
-    os.replace(temporary, path)
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value in plain JSON types."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):  # NumPy arrays and numbers, without importing NumPy
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -215,7 +215,7 @@ class Genotype:
             UsageError: the suffix is another one.
             RunError: the disk is full or read-only.
         """
-        from gdas_tf.runs.run import atomic_write
+        from gdas_tf.files import atomic_write
 
         path = Path(path)
         _check_suffix(path)
