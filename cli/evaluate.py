@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     if options.print_config(args):
         return 0
     from gdas_tf.cli import stages
-    from gdas_tf.model_file import read_model_record
+    from gdas_tf.networks.model_file import read_model_record
 
     target = options.run_directory(args)
     if target is None:

@@ -68,7 +68,7 @@ class Job:
 
         `about_data` is then what results say of a change that was accepted.
         """
-        from gdas_tf.data.identity import has_begun
+        from gdas_tf.runs.data_record import has_begun
 
         data = load_data(self.config)
         if not has_begun(self.run):
@@ -96,8 +96,8 @@ class Job:
     @property
     def data_record(self) -> DataRecord | None:
         """The record of the data that the run was made on, which the network's file keeps, too."""
-        from gdas_tf.data.identity import read_record
-        from gdas_tf.model_file import read_model_record
+        from gdas_tf.networks.model_file import read_model_record
+        from gdas_tf.runs.data_record import read_record
 
         return read_record(self.run) or read_model_record(self.run.file("model.keras"))
 

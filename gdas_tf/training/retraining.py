@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
-from gdas_tf.data.identity import record_data
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
-from gdas_tf.model_file import save_model
 from gdas_tf.networks.derived import build_network, copy_weights
 from gdas_tf.networks.fast_layers import DropPath
+from gdas_tf.networks.model_file import save_model
 from gdas_tf.optimizers.flat_sgd import FlatSGD
+from gdas_tf.runs.data_record import record_data
 from gdas_tf.training.callbacks import EpochRecord
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from gdas_tf.data.identity import record_data
 from gdas_tf.errors import UsageError
 from gdas_tf.files import atomic_path
 from gdas_tf.keras_backend import keras
 from gdas_tf.optimizers.torch_sgd import SGD
+from gdas_tf.runs.data_record import record_data
 from gdas_tf.runtime import graphs_as_written, spared_from_search
 from gdas_tf.strategies.sampling import Sample, Sampler, entropy, most_probable, sample, temperature
 from gdas_tf.supernet.network import Supernet
