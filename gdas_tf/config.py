@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from gdas_tf.errors import UsageError
+from gdas_tf.macro import MACROS
+from gdas_tf.macro import SYNONYMS as MACRO_SYNONYMS
 from gdas_tf.search_space import SearchSpace
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-MACROS = ("paper", "official")
 EXPORT_FORMATS = (
     "saved_model",
     "tf_serving",
@@ -49,6 +50,8 @@ def _field(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[Any] | None = None,
+    synonyms: Mapping[str, str] | None = None,
+    before: Any = None,
     metavar: str | None = None,
 ) -> Any:
     """Returns a dataclass field with what the command line and the validation need to know of it.
@@ -59,6 +62,8 @@ def _field(
         minimum, maximum: inclusive limits of a number (of each element of a tuple).
         above, below: exclusive limits.
         choices: accepted values (of each element of a tuple).
+        synonyms: former names of choices, which stay accepted.
+        before: value that runs had before the field was there, if it is not the default.
         metavar: placeholder of the value in `--help`.
     """
     metadata = {
@@ -68,6 +73,8 @@ def _field(
         "above": above,
         "below": below,
         "choices": choices,
+        "synonyms": synonyms or {},
+        "before": default if before is None else before,
         "metavar": metavar,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -133,7 +140,10 @@ class SearchConfig(_Section):
         metavar="NAMES",
     )
     macro: str = _field(
-        "paper", "stacking of cells: N normal cells in every block, or as official code", choices=MACROS
+        "paper",
+        "stacking of cells: N normal cells in every block, or N - 1 in the later two as AutoDL-Projects has",
+        choices=MACROS,
+        synonyms=MACRO_SYNONYMS,
     )
     reduction: str = _field(
         "searched",
@@ -197,7 +207,10 @@ class RetrainConfig(_Section):
     channels: int = _field(36, "channels C of the first block of the network", minimum=1)
     cells: int = _field(6, "normal cells N per block of the network", minimum=1, maximum=64)
     macro: str = _field(
-        "paper", "stacking of cells: N normal cells in every block, or as official code", choices=MACROS
+        "paper",
+        "stacking of cells: N normal cells in every block, or N - 1 in the later two as AutoDL-Projects has",
+        choices=MACROS,
+        synonyms=MACRO_SYNONYMS,
     )
     learning_rate: float = _field(0.025, "learning rate in the first epoch", above=0)
     learning_rate_end: float = _field(0.0, "learning rate at the end (cosine)", minimum=0)
@@ -209,6 +222,15 @@ class RetrainConfig(_Section):
     cutout: int = _field(16, "side of the square that CutOut blanks, in pixels; 0 turns it off", minimum=0)
     stem: str = _field(
         "auto", "first layers; auto takes imagenet over 64 pixels", choices=("auto", "cifar", "imagenet")
+    )
+    head_norm: bool = _field(
+        False, "batch norm and ReLU before the global pooling (the papers have none)", before=True
+    )
+    initializer: str = _field(
+        "torch",
+        "weights before training: PyTorch's, uniform by fan-in, or He's, 2.45 times as large",
+        choices=("torch", "he"),
+        before="he",
     )
     precision: str = _field("float32", "number format of the computation", choices=PRECISIONS)
     jit_compile: bool = _field(False, "compile the step with XLA (for GPUs; slow on CPUs)")
@@ -481,6 +503,7 @@ class Option:
 
     def _check(self, value: Any) -> Any:
         limits = self.metadata
+        value = limits["synonyms"].get(value, value)
         if limits["choices"] and value not in limits["choices"]:
             raise UsageError(
                 f"{self.path}: found {value!r}; accepted: {', '.join(map(str, limits['choices']))}"
