@@ -113,9 +113,7 @@ class Network(nn.Module):
                 nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768), nn.ReLU(),
                 nn.Flatten(), nn.Linear(768, classes),
             )  # fmt: skip
-        self.head = nn.Sequential(
-            nn.BatchNorm2d(last), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, classes)
-        )
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, classes))
 
     def forward(self, x: torch.Tensor, rate: float = 0.0) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         before = last = self.stem(x)

@@ -14,8 +14,8 @@ from gdas_tf.runs.run import is_run_directory
 
 _DESCRIPTION = """\
 Trains the network built of a genotype from scratch, on all training images. The genotype is that of the run
-directory, or any other: a file, one of the known ones (DARTS_V1, DARTS_V2, GDAS_V1, GDAS_V1_FRC), or its
-text in the short notation."""
+directory, or any other: a file, a published one by name (DARTS_V1, DARTS_V2, GDAS_V1, GDAS_F1, GDAS_GF or
+GDAS_FG), or its text in the short notation."""
 
 _EXAMPLES = """\
   gdas-tf retrain runs/digits-quick

@@ -263,7 +263,7 @@ def test_derive_from_logits(gdas, finished):
 def test_retrain_a_genotype(form, gdas, finished, tiny_data):
     genotype = {
         "file": str(finished[0].file("genotype.json")),
-        "name": "GDAS_V1_FRC",
+        "name": "GDAS_F1",
         "text": "normal=skip@0+conv3@1/skip@0+max3@2 reduction=fixed",
     }[form]
     options = ["--retrain-epochs", 1, "--retrain-channels", 2, "--data", tiny_data, "--json"]

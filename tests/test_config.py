@@ -172,6 +172,13 @@ def test_empty_file_changes_nothing(tmp_path):
     assert Config.from_file(path) == Config()
 
 
+@pytest.mark.parametrize("field", ["search.macro", "retrain.macro"])
+def test_the_old_name_of_a_macro_architecture_is_still_read(field):
+    assert Config().override({field: "official"}).get(field) == "autodl"
+    with pytest.raises(UsageError, match="found 'darts'; accepted: paper, autodl"):
+        Config().override({field: "darts"})
+
+
 def test_space_of_the_configuration():
     space = (
         Config().override({"search.operations": "gdas-4", "search.nodes": 2, "derive.ranks": "1,2,3"}).space

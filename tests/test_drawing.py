@@ -96,7 +96,7 @@ def test_a_cell_shows_every_edge_and_node():
 
 
 def test_the_fixed_reduction_cell_shows_two_branches_of_each_input():
-    parts, links, _ = _parts(GENOTYPES["GDAS_V1_FRC"], "reduction")
+    parts, links, _ = _parts(GENOTYPES["GDAS_GF"], "reduction")
     ways = []
     for source in range(2):
         for link in links:
@@ -115,7 +115,7 @@ def test_the_fixed_reduction_cell_shows_two_branches_of_each_input():
 
 
 def test_draw_genotype_writes_both_cells_as_png_and_svg(tmp_path: Path):
-    for name in ("GDAS_V1", "GDAS_V1_FRC"):
+    for name in ("GDAS_V1", "GDAS_GF"):
         paths = draw_genotype(GENOTYPES[name], tmp_path / "new" / name)
         assert [path.name for path in paths] == ["normal.png", "normal.svg", "reduction.png", "reduction.svg"]
         assert sorted(path.name for path in (tmp_path / "new" / name).iterdir()) == sorted(

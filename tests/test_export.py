@@ -96,7 +96,7 @@ ALL_KINDS = Genotype.from_text(
     ("genotype", "shape"),
     [
         ("GDAS_V1", (16, 16, 3)),
-        ("GDAS_V1_FRC", (17, 19, 3)),
+        ("GDAS_F1", (17, 19, 3)),
         (ALL_KINDS, (13, 12, 1)),
         ("DARTS_V2", (66, 65, 3)),
     ],

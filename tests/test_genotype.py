@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,16 @@ def test_published_genotypes():
         (("dil5", 2), ("sep3", 1)),
         (("sep5", 0), ("sep5", 1)),
     )
-    assert GENOTYPES["GDAS_V1_FRC"].normal == gdas.normal
-    assert GENOTYPES["GDAS_V1_FRC"].reduction is None
+    frc = GENOTYPES["GDAS_F1"]
+    assert frc.normal == cell(
+        (("skip", 0), ("skip", 1)),
+        (("skip", 0), ("sep3", 2)),
+        (("skip", 0), ("sep3", 2)),
+        (("skip", 0), ("sep3", 2)),
+    )
+    assert frc.reduction is None
+    assert (GENOTYPES["GDAS_GF"].normal, GENOTYPES["GDAS_GF"].reduction) == (gdas.normal, None)
+    assert (GENOTYPES["GDAS_FG"].normal, GENOTYPES["GDAS_FG"].reduction) == (frc.normal, gdas.reduction)
     for name, genotype in GENOTYPES.items():
         assert genotype.name == name
         genotype.check_fits(SearchSpace())
@@ -229,7 +238,7 @@ def test_bad_json(value: object, message: str):
         ("", "normal is missing; accepted is normal=OP@INPUT"),
         (
             "GDAS_V9",
-            "cannot read 'GDAS_V9'; accepted is .* or one of DARTS_V1, DARTS_V2, GDAS_V1, GDAS_V1_FRC",
+            "cannot read 'GDAS_V9'; accepted is .* or one of DARTS_V1, DARTS_V2, GDAS_V1, GDAS_F1, GDAS_GF",
         ),
         ("normal=skip@0", "reduction is missing"),
         ("normal=skip@0 normal=skip@1 reduction=fixed", "normal stands twice"),
@@ -254,6 +263,35 @@ def test_bad_json(value: object, message: str):
 def test_bad_text(text: str, message: str):
     with pytest.raises(UsageError, match=message):
         Genotype.from_text(text)
+
+
+@pytest.mark.parametrize("read", [Genotype.load, Genotype.from_text])
+def test_the_old_name_of_gdas_gf_says_what_it_was(read: Callable[[str], Genotype]):
+    with pytest.raises(
+        UsageError, match=r"GDAS_V1_FRC: .*paper's GDAS \(FRC\); that is GDAS_F1.* is GDAS_GF$"
+    ):
+        read("GDAS_V1_FRC")
+
+
+def test_published_genotypes_are_those_of_the_shared_table(shared: Path):
+    with open(shared / "data" / "darts_space" / "published_genotypes.json", encoding="utf-8") as file:
+        table = {entry["name"].split(" ")[0]: entry for entry in json.load(file)}
+    for name, genotype in GENOTYPES.items():
+        entry = table[name]
+        assert genotype.normal == _cell_of(entry["normal"])
+        fixed = isinstance(entry["reduce"], str)
+        assert genotype.reduction == (None if fixed else _cell_of(entry["reduce"]))
+
+
+def _cell_of(nodes: list) -> tuple:
+    return tuple(tuple(Edge(operation, source) for operation, source in node) for node in nodes)
+
+
+def test_an_old_file_with_the_old_name_is_still_read(tmp_path: Path):
+    text = GENOTYPES["GDAS_GF"].to_text().replace("GDAS_GF", "GDAS_V1_FRC")
+    (tmp_path / "old.txt").write_text(text)
+    old = Genotype.load(tmp_path / "old.txt")
+    assert old == GENOTYPES["GDAS_GF"] and old.name == "GDAS_V1_FRC"
 
 
 def test_bad_files(tmp_path: Path):

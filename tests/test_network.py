@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import keras
@@ -17,12 +18,21 @@ from gdas_tf.spaces.base import OPERATIONS
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 
 GOLDEN = Path(__file__).parent / "data" / "operations.npz"
-COUNTS = {  # DESIGN.md, section 1: paper macro, official macro
-    "DARTS_V1": (3_170_566, 2_679_382),
-    "DARTS_V2": (3_350_494, 2_831_014),
-    "GDAS_V1": (3_369_934, 2_921_518),
-    "GDAS_V1_FRC": (3_000_790, 2_552_374),
+COUNTS = {  # of weights; C=36, N=6, 10 classes, without the norm of the head; see docs/method.md
+    "DARTS_V1": 3_169_414,
+    "DARTS_V2": 3_349_342,  # printed by the code of DARTS
+    "GDAS_V1": 3_368_782,
+    "GDAS_F1": 2_543_014,  # in the log of the authors' training of GDAS (FRC)
+    "GDAS_GF": 2_999_638,
+    "GDAS_FG": 2_912_158,
 }
+AUTODL_COUNTS = {  # the macro architecture and the head of AutoDL-Projects
+    "DARTS_V1": 2_679_382,
+    "DARTS_V2": 2_831_014,
+    "GDAS_V1": 2_921_518,
+    "GDAS_GF": 2_552_374,
+}
+HEAD_NORM = 2 * 4 * 4 * 36  # a scale and an offset for each of the features
 TINY = Genotype([[("sep_conv_3x3", 0), ("skip_connect", 1)]], [[("max_pool_3x3", 0), ("skip_connect", 1)]])
 TINY_FIXED = Genotype(TINY.normal, None)
 
@@ -40,11 +50,31 @@ def operation_model(name: str, stride: int, shape: tuple[int, ...], training: bo
     return keras.Model(x, builder.operation(x, name, stride, name))
 
 
-@pytest.mark.parametrize("macro", ["paper", "official"])
 @pytest.mark.parametrize("name", COUNTS)
-def test_parameter_counts(name: str, macro: str) -> None:
-    deployed = build_network(GENOTYPES[name], (32, 32, 3), 10, macro=macro)
-    assert count_parameters(deployed) == COUNTS[name][macro == "official"]
+def test_parameter_counts(name: str) -> None:
+    assert count_parameters(build_network(GENOTYPES[name], (32, 32, 3), 10)) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", AUTODL_COUNTS)
+def test_parameter_counts_of_autodl(name: str) -> None:
+    deployed = build_network(GENOTYPES[name], (32, 32, 3), 10, macro="autodl", head_norm=True)
+    assert count_parameters(deployed) == AUTODL_COUNTS[name]
+
+
+def test_every_published_genotype_is_counted() -> None:
+    assert set(COUNTS) == set(GENOTYPES)
+
+
+def test_parameter_count_of_the_norm_of_the_head() -> None:
+    with_norm = build_network(GENOTYPES["GDAS_F1"], (32, 32, 3), 10, head_norm=True)
+    assert count_parameters(with_norm) == COUNTS["GDAS_F1"] + HEAD_NORM == 2_544_166
+    assert [layer.name for layer in with_norm.layers[-5:]] == [
+        "head_bn",
+        "head_relu",
+        "logits_pool",
+        "logits",
+        "probabilities",
+    ]
 
 
 def test_parameter_count_of_the_auxiliary_head() -> None:
@@ -133,7 +163,7 @@ def test_all_operations_make_a_network_that_trains(shape: tuple[int, ...]) -> No
 def test_image_sizes(shape: tuple[int, ...], features: tuple[int, int], genotype: Genotype) -> None:
     options = {"image_shape": shape, "classes": 5, "channels": 4, "cells": 1}
     training = build_network(genotype, auxiliary=True, drop_path=0.1, **options)
-    assert training.get_layer("head_bn").input.shape[1:3] == features
+    assert training.get_layer("logits_pool").input.shape[1:3] == features
     deployed = build_network(genotype, **options)
     copy_weights(training, deployed)
     probabilities = deployed(images(shape)).numpy()
@@ -187,7 +217,7 @@ def test_grouped_convolution_is_that_of_tensorflow() -> None:
 
 
 def test_deployed_network_is_made_of_keras_layers_only() -> None:
-    for genotype in (GENOTYPES["GDAS_V1"], GENOTYPES["GDAS_V1_FRC"]):
+    for genotype in (GENOTYPES["GDAS_V1"], GENOTYPES["GDAS_GF"]):
         model = build_network(genotype, (8, 8, 1), 10, channels=8, cells=1)
         assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
         assert model.input.name == "image"
@@ -211,10 +241,39 @@ def test_seed_decides_the_initial_weights() -> None:
     assert len({one[i].std() for i in kernels}) == len(kernels)  # no two layers have the same numbers
 
 
-def test_initial_depthwise_kernels_keep_the_variance() -> None:
-    model = operation_model("dil_conv_5x5", 1, (16, 16, 256))
-    kernel = next(v for v in model.trainable_variables if v.shape == (5, 5, 256, 1)).numpy()
-    assert kernel.std() == pytest.approx((2 / 25) ** 0.5, rel=0.05)
+def initial_weights(initializer: str) -> dict[str, np.ndarray]:
+    model = build_network(
+        GENOTYPES["GDAS_V1"], (8, 8, 3), 200, channels=32, cells=1, seed=4, initializer=initializer
+    )
+    return {weight.path: weight.numpy() for weight in model.trainable_variables}
+
+
+def fan_in(path: str, weight: np.ndarray) -> int:
+    shape = weight.shape
+    return math.prod(shape[:2]) if "depthwise" in path else math.prod(shape[:-1])
+
+
+def test_initial_weights_are_those_of_torch() -> None:
+    weights = initial_weights("torch")
+    bias = weights["logits/bias"]
+    bound = 1 / (16 * 32) ** 0.5
+    assert 0.9 * bound < np.abs(bias).max() <= bound and abs(bias.mean()) < 0.2 * bound
+    kernels = {path: weight for path, weight in weights.items() if path.endswith("kernel")}
+    assert len(kernels) > 30
+    for path, kernel in kernels.items():
+        bound = 1 / fan_in(path, kernel) ** 0.5
+        assert 0.9 * bound < np.abs(kernel).max() <= bound * (1 + 1e-6), path
+        if kernel.size > 2000:
+            assert kernel.std() == pytest.approx(bound / 3**0.5, rel=0.05), path
+
+
+def test_initial_weights_of_he_are_six_to_the_half_times_those_of_torch() -> None:
+    torch, he = (initial_weights(name) for name in ("torch", "he"))
+    for path, kernel in he.items():
+        if path.endswith("kernel") and kernel.size > 2000:
+            factor = 3**0.5 if path.startswith("logits") else 6**0.5
+            assert kernel.std() == pytest.approx(factor * torch[path].std(), rel=0.05), path
+    np.testing.assert_array_equal(he["logits/bias"], 0)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -337,6 +396,7 @@ def test_drop_path_is_on_all_edges_but_the_identity() -> None:
         ({"cells": 0}, "cells"),
         ({"macro": "other"}, "'other'"),
         ({"stem": "vgg"}, "'vgg'"),
+        ({"initializer": "xavier"}, "initializer: found 'xavier'; accepted: torch, he"),
     ],
 )
 def test_bad_arguments_are_named(change: dict, message: str) -> None:

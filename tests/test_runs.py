@@ -12,6 +12,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import yaml
 
 from gdas_tf.config.sections import Config
 from gdas_tf.errors import RunError, UsageError
@@ -393,3 +394,53 @@ def test_importing_needs_no_tensorflow():
     code = "import sys, json, gdas_tf.config.sections, gdas_tf.runs.run; print(json.dumps(list(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"tensorflow", "keras", "numpy"}.isdisjoint(json.loads(result.stdout))
+
+
+def _age(run: Run) -> None:
+    """Writes the configuration of a run as it was before there were options for head and weights."""
+    new = ("head_norm", "initializer")
+    values = yaml.safe_load(run.file("config.yaml").read_text())
+    for section in ("search", "retrain"):
+        values[section] = {name: value for name, value in values[section].items() if name not in new}
+        values[section]["macro"] = {"autodl": "official"}.get(values[section]["macro"], "paper")
+    run.file("config.yaml").write_text(yaml.safe_dump(values))
+    path = run.file("retrain/checkpoint.npz")
+    if path.exists():
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(str(arrays["about.json"][()]))
+        about["depends_on"] |= {name: values[name] for name in ("retrain",)}
+        np.savez(path, **{**arrays, "about.json": np.array(json.dumps(about))})
+
+
+@pytest.mark.parametrize("macro", ["paper", "autodl"])
+def test_a_retraining_from_before_goes_on_as_it_began(macro, tmp_path):
+    # It had batch norm in its head and He's weights, before there were options for them.
+    config = Config.preset("quick").override(
+        {"retrain.head_norm": True, "retrain.initializer": "he", "retrain.macro": macro}
+    )
+    run = Run.create(tmp_path / "run", config)
+    run.append_metrics("retrain", {"epoch": 1, "loss": 1.0})
+    run.save_checkpoint("retrain", {"weight": np.zeros(3)}, 1)
+    _age(run)
+    assert "head_norm" not in run.file("config.yaml").read_text()
+    again = Run.open(run.path)
+    assert again.config == config
+    arrays, done = again.load_checkpoint("retrain")
+    assert done == 1 and list(arrays) == ["weight"]
+    with pytest.raises(UsageError, match="retrain.head_norm = True there, False now"):
+        again.set_config(config.override({"retrain.head_norm": False}))
+
+
+def test_a_run_from_before_that_has_only_searched_takes_the_defaults_of_now(tmp_path):
+    run = Run.create(tmp_path / "run", Config.preset("quick"))
+    run.append_metrics("search", {"epoch": 1, "loss": 1.0})
+    _age(run)
+    assert Run.open(run.path).config == Config.preset("quick")
+
+
+def test_a_checkpoint_of_another_head_is_refused(run):
+    run.save_checkpoint("retrain", {"weight": np.zeros(3)}, 1)
+    run.config = run.config.override({"retrain.head_norm": True})
+    with pytest.raises(UsageError, match="retrain.head_norm = False there, True now"):
+        run.load_checkpoint("retrain")

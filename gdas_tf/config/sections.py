@@ -26,9 +26,10 @@ from typing import Any
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.user_files import parse_json, parse_yaml, read_text
+from gdas_tf.spaces.macro import MACROS
+from gdas_tf.spaces.macro import SYNONYMS as MACRO_SYNONYMS
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-MACROS = ("paper", "official")
 EXPORT_FORMATS = (
     "saved_model",
     "tf_serving",
@@ -50,6 +51,8 @@ def _field(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[Any] | None = None,
+    synonyms: Mapping[str, str] | None = None,
+    before: Any = None,
     metavar: str | None = None,
 ) -> Any:
     """Returns a dataclass field with what the command line and the validation need to know of it.
@@ -60,6 +63,8 @@ def _field(
         minimum, maximum: inclusive limits of a number (of each element of a tuple).
         above, below: exclusive limits.
         choices: accepted values (of each element of a tuple).
+        synonyms: former names of choices, which stay accepted.
+        before: value that runs had before the field was there, if it is not the default.
         metavar: placeholder of the value in `--help`.
     """
     metadata = {
@@ -69,6 +74,8 @@ def _field(
         "above": above,
         "below": below,
         "choices": choices,
+        "synonyms": synonyms or {},
+        "before": default if before is None else before,
         "metavar": metavar,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -134,7 +141,10 @@ class SearchConfig(_Section):
         metavar="NAMES",
     )
     macro: str = _field(
-        "paper", "stacking of cells: N normal cells in every block, or as official code", choices=MACROS
+        "paper",
+        "stacking of cells: N normal cells in every block, or N - 1 in the later two as AutoDL-Projects has",
+        choices=MACROS,
+        synonyms=MACRO_SYNONYMS,
     )
     reduction: str = _field(
         "searched",
@@ -198,7 +208,10 @@ class RetrainConfig(_Section):
     channels: int = _field(36, "channels C of the first block of the network", minimum=2)
     cells: int = _field(6, "normal cells N per block of the network", minimum=1, maximum=64)
     macro: str = _field(
-        "paper", "stacking of cells: N normal cells in every block, or as official code", choices=MACROS
+        "paper",
+        "stacking of cells: N normal cells in every block, or N - 1 in the later two as AutoDL-Projects has",
+        choices=MACROS,
+        synonyms=MACRO_SYNONYMS,
     )
     learning_rate: float = _field(0.025, "learning rate in the first epoch", above=0)
     learning_rate_end: float = _field(0.0, "learning rate at the end (cosine)", minimum=0)
@@ -210,6 +223,15 @@ class RetrainConfig(_Section):
     cutout: int = _field(16, "side of the square that CutOut blanks, in pixels; 0 turns it off", minimum=0)
     stem: str = _field(
         "auto", "first layers; auto takes imagenet over 64 pixels", choices=("auto", "cifar", "imagenet")
+    )
+    head_norm: bool = _field(
+        False, "batch norm and ReLU before the global pooling (the papers have none)", before=True
+    )
+    initializer: str = _field(
+        "torch",
+        "weights before training: PyTorch's, uniform by fan-in, or He's, 2.45 times as large",
+        choices=("torch", "he"),
+        before="he",
     )
     precision: str = _field("float32", "number format of the computation", choices=PRECISIONS)
     jit_compile: bool = _field(False, "compile the step with XLA (for GPUs; slow on CPUs)")
@@ -478,6 +500,7 @@ class Option:
 
     def _check(self, value: Any) -> Any:
         limits = self.metadata
+        value = limits["synonyms"].get(value, value)
         if limits["choices"] and value not in limits["choices"]:
             raise UsageError(
                 f"{self.path}: found {value!r}; accepted: {', '.join(map(str, limits['choices']))}"

@@ -4,7 +4,8 @@ The network that is deployed consists of standard Keras layers only, so that its
 without this package. The one that is trained has the same weights in the same layers; it adds drop-path and
 an auxiliary head, gives logits instead of probabilities, and normalises with one fused kernel.
 
-Conventions (those of DARTS and GDAS, whose parameter counts hold exactly):
+Conventions (those of DARTS and GDAS; by default the numbers of weights are those that were published, to the
+last one: 3,349,342 of DARTS_V2, 2,543,014 of GDAS (FRC)):
 - a cell's inputs go through ReLU, 1x1 convolution, batch norm; c_{k-2} through a factorized reduction where
   the cell before was a reduction cell;
 - batch norm has scale and offset, epsilon 1e-5 and keeps 0.9 of its moving statistics per step;
@@ -27,6 +28,7 @@ layers = keras.layers
 
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
 STEMS = ("auto", "cifar", "imagenet")
+INITIALIZERS = ("torch", "he")
 SMALLEST_IMAGE = 8
 
 
@@ -39,6 +41,8 @@ def build_network(
     cells: int = 6,
     macro: str = "paper",
     stem: str = "auto",
+    head_norm: bool = False,
+    initializer: str = "torch",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     drop_path: float = 0.0,
@@ -50,8 +54,8 @@ def build_network(
 ) -> keras.Model:
     """Builds the network of a genotype (Dong & Yang, CVPR 2019, figure 3).
 
-    Stem; N normal cells, reduction cell, N normal, reduction, N normal, with C, 2C and 4C channels; batch
-    norm, ReLU, global average pooling, dense.
+    Stem; N normal cells, reduction cell, N normal, reduction, N normal, with C, 2C and 4C channels; global
+    average pooling, dense.
 
     Args:
         genotype: the cells. Without a reduction cell in it, the fixed reduction cell of the paper is used.
@@ -59,9 +63,14 @@ def build_network(
         classes: number of classes.
         channels: C, channels of the first block.
         cells: N, normal cells per block.
-        macro: "paper", or "official" with N - 1 normal cells in the second and third block.
+        macro: "paper", or "autodl" with N - 1 normal cells in the second and third block.
         stem: "cifar" is one 3x3 convolution; "imagenet" reduces the image by 8 before the first cell; "auto"
             takes the latter for images of more than 64x64 pixels.
+        head_norm: whether batch norm and ReLU stand before the global pooling, as in AutoDL-Projects (2020).
+            The networks of the papers of DARTS and GDAS have neither.
+        initializer: of the weights before training. "torch" is PyTorch's, which every published result was
+            made with: uniform in +-1 / sqrt(fan in), the bias of the dense layer too. "he" is normal with
+            variance 2 / fan in (He et al., ICCV 2015), 1 / fan in and a bias of 0 in the dense layer.
         mean, std: of the training images, which are in [0, 1], one per channel; part of the network.
         drop_path: probability with which a training network drops each operation of a cell but the identity.
         auxiliary: whether to add the auxiliary head to a training network.
@@ -81,14 +90,14 @@ def build_network(
     Example:
         >>> model = build_network(GENOTYPES["GDAS_V1"], (32, 32, 3), 10)
         >>> count_parameters(model)
-        3369934
+        3368782
     """
     check_settings()
-    _check(image_shape, classes, channels, stem)
+    _check(image_shape, classes, channels, stem, initializer)
     plan = stack(channels, cells, macro)
     if training is None:
         training = auxiliary or drop_path > 0
-    builder = _Builder(training=training, seed=seed, dtype=dtype)
+    builder = _Builder(training=training, seed=seed, dtype=dtype, initial=initializer)
     image = keras.Input(image_shape, name="image", dtype="float32")
     if drop_path:
         builder.draw_paths(image, genotype, plan, drop_path)
@@ -103,8 +112,9 @@ def build_network(
         if auxiliary and cell.reduction and cell.filters == 4 * channels:
             outputs["auxiliary"] = builder.auxiliary_head(last, classes)
 
-    x = builder.relu(builder.batch_norm(last, "head_bn"), "head_relu")
-    logits = builder.classify(x, classes, "logits")
+    if head_norm:
+        last = builder.relu(builder.batch_norm(last, "head_bn"), "head_relu")
+    logits = builder.classify(last, classes, "logits")
     if training:
         return keras.Model(image, {"logits": logits, **outputs}, name=name or "training_network")
     probabilities = layers.Softmax(name="probabilities", dtype="float32")(logits)
@@ -123,7 +133,7 @@ def count_parameters(model: keras.Model) -> int:
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
-def _check(image_shape: Sequence[int], classes: int, channels: int, stem: str) -> None:
+def _check(image_shape: Sequence[int], classes: int, channels: int, stem: str, initializer: str) -> None:
     if len(image_shape) != 3 or min(image_shape[:2]) < SMALLEST_IMAGE or image_shape[2] < 1:
         raise UsageError(
             f"image shape: found {tuple(image_shape)}; it must be (height, width, channels) "
@@ -132,15 +142,17 @@ def _check(image_shape: Sequence[int], classes: int, channels: int, stem: str) -
     for value, what in ((classes, "classes"), (channels, "channels")):
         if value < 2:
             raise UsageError(f"{what}: found {value}; at least 2 are needed")
-    if stem not in STEMS:
-        raise UsageError(f"stem: found {stem!r}; accepted: {', '.join(STEMS)}")
+    for value, what, accepted in ((stem, "stem", STEMS), (initializer, "initializer", INITIALIZERS)):
+        if value not in accepted:
+            raise UsageError(f"{what}: found {value!r}; accepted: {', '.join(accepted)}")
 
 
 class _Builder:
     """Adds layers to a functional model; every method takes and returns symbolic tensors."""
 
-    def __init__(self, training: bool, seed: int | None, dtype: str | None) -> None:
+    def __init__(self, training: bool, seed: int | None, dtype: str | None, initial: str = "torch") -> None:
         self.dtype = dtype
+        self.initial = initial
         self.seed = seed
         self.initializers = 0
         self.norm_layer = FusedBatchNormalization if training else layers.BatchNormalization
@@ -150,9 +162,16 @@ class _Builder:
     # ---- single layers
 
     def initializer(self, fan_in: int, scale: float = 2.0) -> keras.initializers.Initializer:
-        """Normal with variance scale / fan_in; 2 is He's, for ReLU. (Keras' own errs for depthwise.)"""
+        """Initial weights of a layer each of whose outputs has `fan_in` inputs.
+
+        `scale` / `fan_in` is the variance of "he", where 2 is meant for inputs that passed a ReLU. (Keras'
+        own initializers take another number for the inputs of a depthwise convolution.)
+        """
         self.initializers += 1
         seed = None if self.seed is None else (self.seed + 1_000_003 * self.initializers) % (2**31 - 1)
+        if self.initial == "torch":
+            bound = 1 / math.sqrt(fan_in)
+            return keras.initializers.RandomUniform(-bound, bound, seed=seed)
         return keras.initializers.RandomNormal(stddev=math.sqrt(scale / fan_in), seed=seed)
 
     def relu(self, x: Any, name: str) -> Any:
@@ -338,8 +357,11 @@ class _Builder:
 
     def classify(self, x: Any, classes: int, name: str) -> Any:
         x = layers.GlobalAveragePooling2D(name=f"{name}_pool", dtype=self.dtype)(x)
-        initializer = self.initializer(x.shape[-1], scale=1.0)
-        return layers.Dense(classes, kernel_initializer=initializer, name=name, dtype="float32")(x)
+        kernel = self.initializer(x.shape[-1], scale=1.0)
+        bias = self.initializer(x.shape[-1]) if self.initial == "torch" else "zeros"
+        return layers.Dense(
+            classes, kernel_initializer=kernel, bias_initializer=bias, name=name, dtype="float32"
+        )(x)
 
     # ---- drop-path
 

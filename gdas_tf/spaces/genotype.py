@@ -34,6 +34,11 @@ FIXED = "fixed"
 SUFFIXES = (".json", ".txt")
 NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
 
+_RETIRED = {
+    "GDAS_V1_FRC": "this name is no longer used, as it was mistaken for the paper's GDAS (FRC); that is "
+    "GDAS_F1, and what GDAS_V1_FRC stood for, the normal cell of GDAS_V1 with the fixed reduction cell, is "
+    "GDAS_GF"
+}
 _LONG_NAMES = {short: name for name, short in SHORT_NAMES.items()} | {name: name for name in OPERATIONS}
 _NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 
@@ -191,6 +196,8 @@ class Genotype:
         parts: dict[str, str] = {}
         for word in text.split():
             key, equals, content = word.partition("=")
+            if text in _RETIRED:
+                raise UsageError(f"genotype {text}: {_RETIRED[text]}")
             if not equals or key not in ("name", "normal", "reduction"):
                 raise UsageError(
                     f"genotype: cannot read {_show(word)}; accepted is {NOTATION}, "
@@ -230,6 +237,8 @@ class Genotype:
         """
         if str(path) in GENOTYPES:
             return GENOTYPES[str(path)]
+        if str(path) in _RETIRED:
+            raise UsageError(f"genotype {path}: {_RETIRED[str(path)]}")
         path = Path(path)
         if not path.is_file():
             raise UsageError(
@@ -382,6 +391,8 @@ def _show(value: Any) -> str:
 
 
 _GDAS_NORMAL = "skip@0+skip@1/skip@0+sep5@2/sep3@3+skip@0/sep5@4+sep3@3"
+_GDAS_REDUCTION = "sep5@0+sep3@1/sep5@2+sep5@1/dil5@2+sep3@1/sep5@0+sep5@1"
+_FRC_NORMAL = "skip@0+skip@1/skip@0+sep3@2/skip@0+sep3@2/skip@0+sep3@2"
 
 GENOTYPES: dict[str, Genotype] = {
     name: Genotype.from_text(f"name={name} normal={normal} reduction={reduction}")
@@ -396,9 +407,15 @@ GENOTYPES: dict[str, Genotype] = {
             "sep3@0+sep3@1/sep3@0+sep3@1/sep3@1+skip@0/skip@0+dil3@2",
             "max3@0+max3@1/skip@2+max3@1/max3@0+skip@2/skip@2+max3@1",
         ),
-        ("GDAS_V1", _GDAS_NORMAL, "sep5@0+sep3@1/sep5@2+sep5@1/dil5@2+sep3@1/sep5@0+sep5@1"),
-        ("GDAS_V1_FRC", _GDAS_NORMAL, FIXED),
+        ("GDAS_V1", _GDAS_NORMAL, _GDAS_REDUCTION),
+        ("GDAS_F1", _FRC_NORMAL, FIXED),
+        ("GDAS_GF", _GDAS_NORMAL, FIXED),
+        ("GDAS_FG", _FRC_NORMAL, _GDAS_REDUCTION),
     )
 }
-"""Published genotypes by name: of DARTS (Liu, Simonyan & Yang, ICLR 2019, first and second order) and of GDAS
-(Dong & Yang, CVPR 2019: reduction cell searched, and its normal cell with the fixed reduction cell, FRC)."""
+"""Published genotypes by name: of DARTS (Liu, Simonyan & Yang, ICLR 2019, first and second order), and the
+four of table 5 of GDAS (Dong & Yang, CVPR 2019).
+
+For GDAS_V1 both cells were searched, for GDAS_F1 the normal one with the fixed reduction cell (FRC): the
+paper calls it "GDAS (FRC)". The other two are combinations: GDAS_GF is the normal cell of GDAS_V1 with
+the fixed reduction cell, GDAS_FG the normal cell of GDAS_F1 with the reduction cell of GDAS_V1."""

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from gdas_tf.errors import UsageError
 
-MACROS = ("paper", "official")
+MACROS = ("paper", "autodl")
+SYNONYMS = {"official": "autodl"}
+"""Names that run directories from before may hold: "official" was mistaken for the code of the paper."""
 
 
 class CellPlan(NamedTuple):
@@ -21,17 +23,18 @@ def stack(channels: int, cells: int, macro: str = "paper") -> list[CellPlan]:
     """The cells of a network, in order.
 
     N normal cells of C channels, a reduction cell, N normal cells of 2C, a reduction cell, N normal cells of
-    4C (CVPR 2019, section 3.1). `macro="official"` is the published code's, with N - 1 normal cells in the
-    second and third block.
+    4C (CVPR 2019, section 3.1). `macro="autodl"` is that of AutoDL-Projects, the authors' code of 2020: N - 1
+    normal cells in the second and third block.
 
     Args:
         channels: C.
         cells: N.
-        macro: "paper" or "official".
+        macro: "paper" or "autodl" ("official" means "autodl").
 
     Raises:
         UsageError: another macro, or a number below one.
     """
+    macro = SYNONYMS.get(macro, macro)
     if macro not in MACROS:
         raise UsageError(f"macro is {macro!r}; accepted are {', '.join(MACROS)}")
     if channels < 1 or cells < 1:

@@ -216,6 +216,8 @@ def network_options(config: Config, data: DataSet) -> dict[str, Any]:
         "cells": settings.cells,
         "macro": settings.macro,
         "stem": settings.stem,
+        "head_norm": settings.head_norm,
+        "initializer": settings.initializer,
         "mean": data.mean,
         "std": data.std,
     }
