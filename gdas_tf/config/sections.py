@@ -25,9 +25,9 @@ from typing import Any
 
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.base import SearchSpace
-from gdas_tf.user_files import parse_json, parse_yaml, read_text
 from gdas_tf.spaces.macro import MACROS
 from gdas_tf.spaces.macro import SYNONYMS as MACRO_SYNONYMS
+from gdas_tf.user_files import parse_json, parse_yaml, read_text
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 EXPORT_FORMATS = (

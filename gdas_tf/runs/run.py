@@ -12,11 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdas_tf.config.sections import Config, differences
+from gdas_tf.config.sections import Config, differences, options
 from gdas_tf.errors import UsageError
 from gdas_tf.files import TEMPORARY, atomic_path, atomic_write, plain, read_json, remove, write_json, writing
-from gdas_tf.config.sections import Config, differences, options
-from gdas_tf.errors import RunError, UsageError
 from gdas_tf.machine import cores, processor
 
 if TYPE_CHECKING:
