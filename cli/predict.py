@@ -94,17 +94,21 @@ def _find_pictures(arguments: Sequence[str]) -> list[Path]:
         UsageError: an argument doesn't exist, or a folder has no pictures.
     """
     from gdas_tf.data.images import SUFFIXES
+    from gdas_tf.notes import note
+    from gdas_tf.picture_files import PictureFinder, accepted
 
     found: list[Path] = []
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            pictures = sorted(
-                item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file()
-            )
-            if not pictures:
-                raise UsageError(f"folder {path}: it has no pictures ({', '.join(sorted(SUFFIXES))})")
-            found += pictures
+            below = PictureFinder(path).find(path)
+            left_alone = ", ".join(below.left_alone(path))
+            if not below.files:
+                hint = f"; left alone: {left_alone}" if left_alone else ""
+                raise UsageError(f"folder {path}: it has no pictures{hint}; accepted are {accepted()}")
+            if left_alone:
+                note(f"folder {path}: left alone: {left_alone}")
+            found += below.files
         elif path.exists():
             found.append(path)
         else:
@@ -117,6 +121,7 @@ def _predict(classifier: Classifier, files: Sequence[Path], top_k: int) -> Itera
     import numpy as np
     from tqdm import tqdm
 
+    from gdas_tf.data.images import MAX_PIXELS
     from gdas_tf.export.serving.images import ImageError, load_image
 
     progress = tqdm(total=len(files), unit=" pictures", leave=False, disable=None if len(files) > 1 else True)
@@ -126,7 +131,10 @@ def _predict(classifier: Classifier, files: Sequence[Path], top_k: int) -> Itera
             for file in files[start : start + _BATCH]:
                 prediction = _Prediction(str(file), [])
                 try:
-                    images.append(load_image(file.read_bytes(), classifier.image_shape))
+                    # The user's own files may be as large as in training; a server takes less of strangers.
+                    images.append(
+                        load_image(file.read_bytes(), classifier.image_shape, max_pixels=MAX_PIXELS)
+                    )
                 except OSError as error:
                     prediction.error = f"cannot read it: {error.strerror}"
                 except ImageError as error:

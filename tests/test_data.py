@@ -23,7 +23,7 @@ from gdas_tf.data.dataset import (
     steps_per_epoch,
     train_batches,
 )
-from gdas_tf.data.images import read_file, read_header, to_array
+from gdas_tf.data.images import PictureError, open_picture, read_file, read_header, to_array
 from gdas_tf.errors import RunError, UsageError
 
 AUGMENTATION = Augmentation(padding=2, flip=True, cutout=3, mean=(0.5,))
@@ -173,13 +173,33 @@ def test_npz_with_opacity_lies_on_white(tmp_path: Path) -> None:
     [
         ({"pixels": grey()}, "found pixels; it must hold images and labels, or x_train and y_train"),
         ({"images": grey(), "labels": LABELS - 1}, "labels has the label -1"),
-        ({"images": grey(), "labels": LABELS + 1}, "no training image of class 0"),
+        ({"images": grey(), "labels": LABELS + 1}, "labels has 2 different labels, 1, 2; they must be 0 … 1"),
         (
             {"images": grey(), "labels": LABELS + 0.5},
             "labels has the value 0.5; labels must be whole numbers",
         ),
         ({"images": grey(), "labels": LABELS.astype(str)}, "labels has the value 0; labels must be whole"),
         ({"images": grey(), "labels": LABELS * np.nan}, "whole numbers"),
+        (
+            {"images": grey(), "labels": np.where(LABELS, np.inf, 0)},
+            "labels has the value inf; labels must be",
+        ),
+        (
+            {"images": grey(), "labels": np.where(LABELS, 1e300, 0)},
+            r"labels has the label 1e\+300; labels must be",
+        ),
+        (
+            {"images": grey(), "labels": LABELS + 4_000_000_000},
+            r"2 different labels, 4000000000, 4000000001; they must be 0 … 1, as numpy.unique\(",
+        ),
+        (
+            {"images": grey(), "labels": LABELS.astype(np.uint64) + np.uint64(2**63)},
+            r"labels has the label 9\.\S*e\+18; labels must be whole numbers",
+        ),
+        (
+            {"x_train": grey(), "y_train": LABELS, "x_test": grey(), "y_test": LABELS + 4_000_000_000},
+            "y_test has the label 4000000001, but there are 2 classes",
+        ),
         ({"images": grey(), "labels": LABELS[:5]}, r"labels has the shape 5; it must be \[20\]"),
         ({"images": grey(), "labels": np.eye(20)}, r"labels has the shape 20x20; it must be \[20\]"),
         ({"images": grey(), "labels": 3}, "shape of a single number"),
@@ -210,7 +230,10 @@ def test_npz_with_opacity_lies_on_white(tmp_path: Path) -> None:
             {"x_train": grey(), "y_train": LABELS, "x_test": grey(), "y_test": LABELS + 1},
             "y_test has the label 2, but there are 2 classes",
         ),
-        ({"images": np.array([{}] * 20), "labels": LABELS}, "cannot read it as an .npz file"),
+        (
+            {"images": np.array([{}] * 20), "labels": LABELS},
+            "cannot read it as an .npz file: images holds Python objects, not numbers",
+        ),
     ],
 )
 def test_npz_that_is_wrong(tmp_path: Path, arrays: dict, words: str) -> None:
@@ -219,13 +242,35 @@ def test_npz_that_is_wrong(tmp_path: Path, arrays: dict, words: str) -> None:
     assert re.search(words, error_of(npz(tmp_path / "a.npz", **arrays)))
 
 
-def test_npz_that_is_damaged_or_missing(tmp_path: Path) -> None:
+def test_npz_that_is_damaged_or_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = npz(tmp_path / "a.npz", images=grey(), labels=LABELS)
     path.write_bytes(path.read_bytes()[:-100])
     assert "cannot read it as an .npz file" in error_of(path)
+    np.savez_compressed(path, images=grey(), labels=LABELS)
+    whole = bytearray(path.read_bytes())
+    whole[200:300] = bytes(100)
+    path.write_bytes(whole)
+    assert "cannot read it as an .npz file" in error_of(path)
     path.write_bytes(b"")
     assert "cannot read it as an .npz file" in error_of(path)
-    assert "there is no such file" in error_of(tmp_path / "b.npz")
+    assert error_of(tmp_path / "b.npz").endswith("there is no such file")
+    monkeypatch.chdir(tmp_path)
+    assert f"no such file in the current folder, {tmp_path}, from where" in error_of("b.npz")
+
+
+def test_files_by_the_name_of_npz(tmp_path: Path) -> None:
+    """NumPy would advise to load them with a switch that runs what code they hold."""
+    import pickle
+
+    np.save(tmp_path / "x.npy", grey())
+    (tmp_path / "x.npy").rename(tmp_path / "npy.npz")
+    assert "it is a single array, an .npy file by another name; write one by" in error_of(
+        tmp_path / "npy.npz"
+    )
+    for content in (pickle.dumps({"images": 1}), b"text", b"PK\x03\x04"):
+        (tmp_path / "other.npz").write_bytes(content)
+        line = error_of(tmp_path / "other.npz")
+        assert "cannot read it as an .npz file" in line and "pickle" not in line
 
 
 # --- folders
@@ -314,11 +359,27 @@ def test_folder_that_is_wrong(tmp_path: Path) -> None:
     assert "d is no class; the classes of the training images are a, b" in error_of(other)
 
 
-def test_paths_that_are_no_data(tmp_path: Path) -> None:
+def test_paths_that_are_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "there is no such folder" in error_of(tmp_path / "nowhere")
     file = tmp_path / "a.txt"
     file.write_text("")
     assert "neither a folder of images nor an .npz file" in error_of(file)
+    monkeypatch.chdir(tmp_path)  # as of a run that was made elsewhere
+    line = error_of("./photos")
+    assert f"there is no such folder in the current folder, {tmp_path}, from where a relative path" in line
+    assert "the home folder ~nobody-of-that-name is not known here" in error_of("~nobody-of-that-name/a")
+
+
+def test_own_folder_called_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    folder_of(tmp_path / "digits", {"one": 5, "two": 5})
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset("digits").classes == 10
+    assert [record.message for record in caplog.records] == [
+        "data digits: the embedded digits, not the folder of that name; the folder is ./digits"
+    ]
+    caplog.clear()
+    assert load_dataset("./digits").classes == load_dataset("digits/").classes == 2
+    assert not caplog.records
 
 
 # --- single pictures
@@ -395,6 +456,36 @@ def test_floating_point_is_refused(tmp_path: Path) -> None:
     root = folder_of(tmp_path, {"a": 4, "b": 4})
     Image.fromarray(np.ones((10, 12), np.float32)).save(root / "a" / "f.tif")
     assert "a/f.tif (floating-point pixels; save it with 8 or 16 bits)" in error_of(root)
+
+
+def test_pictures_of_too_many_pixels(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder_of(tmp_path, {"a": 4, "b": 4})
+    picture(root / "a" / "big.png", size=(40, 30))
+    monkeypatch.setattr("gdas_tf.data.images.MAX_PIXELS", 1199)
+    for options in ({}, {"image_size": 8, "image_channels": 3}):
+        line = error_of(root, **options)
+        assert "a/big.png (40 x 30 pixels; accepted are 1,199 at most, so save it smaller)" in line
+    monkeypatch.setattr("gdas_tf.data.images.MAX_PIXELS", 119)
+    line = error_of("sizes", data_dir=prepared, image_size=8)
+    assert "data set sizes: an image has 12 x 1" in line and "; accepted are 119 at most" in line
+
+
+def test_pillow_keeps_its_own_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is for the whole process: it is lifted for larger pictures only while they are open."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    path = picture(tmp_path / "a.png", size=(40, 30))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+    with ThreadPoolExecutor(8) as pool:
+        for pixels in pool.map(lambda _: read_file(path, (8, 8), 3), range(64)):
+            assert pixels.shape == (8, 8, 3)
+    with pytest.raises(PictureError, match="40 x 30 pixels; accepted are 501"), open_picture(path, 501):
+        pass
+    assert Image.MAX_IMAGE_PIXELS == 500
+    with pytest.raises(Image.DecompressionBombError), open_picture(path, 400):
+        pass
 
 
 def test_big_photographs_are_decoded_reduced_and_look_the_same(tmp_path: Path) -> None:
@@ -531,7 +622,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_that_tfds_does_not_have(prepared: Path, no_network: None) -> None:
     assert "did you mean cifar10" in error_of("cifar1o", data_dir=prepared)
     assert "did you mean digits?" in error_of("digit")
-    assert "no data set of that name; TFDS lists its sets" in error_of("no such thing")
+    line = error_of("no such thing")
+    assert f"no such folder or file in the current folder, {Path.cwd()}, from where a relative path" in line
+    assert "no data set of that name; TFDS lists its sets" in line
     line = error_of("emnist/letterz", data_dir=prepared)
     assert "found the configuration 'letterz'; accepted: " in line and "letters" in line
     assert "cannot be loaded at version 9.9.9" in error_of("cifar10:9.9.9", data_dir=prepared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,49 @@ def test_broken_pictures(model: Path, folder: Path, capsys: pytest.CaptureFixtur
     assert "damaged or cut off" in errors["01.png"]
     assert "0 bytes" in errors["02.png"]
     assert captured.err.count("gdas-tf: ") == 2
+
+
+def test_folder_as_in_training(
+    model: Path, folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same pictures are found, each real folder once, and what is left alone is said."""
+    (folder / "deeper" / "up").symlink_to("..")
+    (folder / "@eaDir").mkdir()
+    picture((9, 12)).save(folder / "@eaDir" / "00.png")
+    picture((9, 12)).save(folder / "._00.png")
+    assert main(["predict", str(model), str(folder), "--json"]) == 0
+    assert len(predictions(capsys)) == 23
+    assert [record.message for record in caplog.records] == [
+        f"folder {folder}: left alone: 1 x .txt, deeper/up (link to {folder})"
+    ]
+    for file in folder.rglob("*.*"):
+        file.rename(file.with_suffix(".heic"))
+    assert main(["predict", str(model), str(folder)]) == 2
+    assert "it has no pictures; left alone: " in capsys.readouterr().err
+
+
+def test_photo_of_a_camera(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The user's own pictures may be as large as in training; a server takes fewer pixels of strangers."""
+    Image.new("1", (9000, 6000), 1).save(tmp_path / "big.png")
+    with pytest.raises(ImageSizeError, match="9000 x 6000 pixels; accepted are 50,000,000 at most"):
+        load_image((tmp_path / "big.png").read_bytes(), SHAPE)
+    assert main(["predict", str(model), str(tmp_path / "big.png"), "--json"]) == 0
+    (item,) = predictions(capsys)
+    classifier = Classifier.load(model)
+    white = classifier.classify(np.ones((1, *SHAPE), np.float32))[0]
+    assert item["classes"][0]["probability"] == pytest.approx(white.max(), abs=1e-6)
+
+
+def test_picture_over_every_limit(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gdas_tf.data.images.MAX_PIXELS", 99)
+    picture((10, 12)).save(tmp_path / "a.png")
+    assert main(["predict", str(model), str(tmp_path / "a.png")]) == 1
+    assert (
+        "the picture has 10 x 12 pixels; accepted are 99 at most, so save it smaller"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,3 +256,17 @@ class TestImages:
             load_image(picture_bytes(picture()), SHAPE, max_pixels=63)
         with pytest.raises(ImageError, match="damaged or cut off"):
             load_image(picture_bytes(picture((50, 50)))[:900], SHAPE)
+        whole = io.BytesIO()
+        Image.fromarray(np.ones((8, 8), np.float32)).save(whole, "TIFF")
+        with pytest.raises(
+            ImageError, match="the TIFF picture has floating-point pixels; save it with 8 or 16"
+        ):
+            load_image(whole.getvalue(), SHAPE)
+
+    def test_tiles_larger_than_the_picture(self) -> None:
+        """Of which Pillow would decode one whole."""
+        tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 322: 40_000, 323: 40_000, 324: 8, 325: 64}
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+        data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+        with pytest.raises(ImageSizeError, match="40000 x 40000 pixels; accepted are 50,000,000"):
+            load_image(data, SHAPE)

@@ -6,6 +6,7 @@ same as in training (`gdas_tf.data.images`).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from collections.abc import Sequence
@@ -13,10 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from gdas_tf.data.images import to_array
+from gdas_tf.data.images import PictureError, open_picture, to_array
 
 MAX_PIXELS = 50_000_000
-"""Pixels of a picture at most; about twice those of a usual camera."""
+"""Pixels of a stranger's picture at most; about twice those of a usual camera. A user's own may have more."""
 
 
 class ImageError(ValueError):
@@ -57,21 +58,21 @@ def load_image(
         (32, 32, 3)
     """
     *size, channels = image_shape
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")  # Pillow's own, of many pixels and damaged EXIF data
         try:
-            image = Image.open(io.BytesIO(data), formats=formats)
+            image = stack.enter_context(open_picture(io.BytesIO(data), max_pixels, formats))
+        except PictureError as error:
+            raise ImageSizeError(f"the picture has {error}") from error
         except Image.DecompressionBombError as error:
             raise ImageSizeError(f"the picture has more than {max_pixels:,} pixels") from error
         except Exception as error:  # Pillow raises many kinds on bytes that are no picture
             names = " or ".join(formats) if formats else "known"
             raise ImageFormatError(f"the {len(data)} bytes are no {names} picture") from error
-        if image.width * image.height > max_pixels:
-            raise ImageSizeError(
-                f"the picture has {image.width} x {image.height} pixels; accepted are {max_pixels:,} at most"
-            )
         try:
             pixels = to_array(image, tuple(size), channels)
+        except PictureError as error:
+            raise ImageError(f"the {image.format} picture has {error}") from error
         except Exception as error:
             raise ImageError(f"the {image.format} picture is damaged or cut off") from error
     return pixels.astype(np.float32) / 255

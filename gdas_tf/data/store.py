@@ -17,6 +17,8 @@ from tqdm import tqdm
 from gdas_tf.data.sources.opening import Part, Source
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import atomic_path, writing
+from gdas_tf.runs.run import atomic_path, writing
+from gdas_tf.user_files import user_path
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of images that are kept in memory; more are read from the cache on disk."""
@@ -52,17 +54,20 @@ def read_source(
         counts = (source.train.count - int(held_out.sum()), int(held_out.sum()))
     size = sum(counts) * math.prod(source.image_shape)
     if size > MEMORY_LIMIT:
-        return _from_cache(
-            source, held_out, counts, size, Path(cache_dir or default_cache_dir()).expanduser()
-        )
+        folder = user_path(cache_dir, "data.cache_dir") if cache_dir else default_cache_dir()
+        return _from_cache(source, held_out, counts, size, folder)
     train, test = (_MemorySink(count, source.image_shape) for count in counts)
     _read(source, held_out, train, test)
     return train.arrays(), test.arrays()
 
 
 def default_cache_dir() -> Path:
-    """Returns `$XDG_CACHE_HOME/gdas-tf`, by default `~/.cache/gdas-tf`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdas-tf"
+    """Returns `$XDG_CACHE_HOME/gdas-tf`, by default `~/.cache/gdas-tf`.
+
+    Raises:
+        UsageError: the system does not know the user's home folder.
+    """
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "data.cache_dir") / "gdas-tf"
 
 
 class _MemorySink:

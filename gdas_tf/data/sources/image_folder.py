@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +16,10 @@ from tqdm import tqdm
 from gdas_tf.data.images import SUFFIXES, read_file, read_header
 from gdas_tf.data.sources.opening import Batches, Part, Source, by, listing
 from gdas_tf.errors import UsageError
+from gdas_tf.folder_layout import Layout, check_beside, find_layout, meet_all
 from gdas_tf.machine import cores
-
-TRAIN = ("train", "training")
-TEST = ("test", "testing", "val", "valid", "validation")
-"""Subfolders that hold the classes one level deeper; of several, the first in this order counts."""
+from gdas_tf.notes import note
+from gdas_tf.picture_files import Found, PictureFinder, accepted, merged
 
 _BATCH = 256
 
@@ -30,8 +28,11 @@ def image_folder(path: Path, image_size: int | None, image_channels: int | None)
     """Returns the images of a folder with one subfolder per class.
 
     Classes are the subfolders in alphabetical order; images may lie deeper inside. When there is a subfolder
-    `train` with subfolders, the classes lie in it and in `test` (or `val`), if there is one. Images are
-    grey if all of them are, unless `image_channels` says otherwise.
+    `train` with subfolders, the classes lie in it and in `test` (or `val`), if there is one with subfolders.
+    Images are grey if all of them are, unless `image_channels` says otherwise.
+
+    Folders of the system (see `gdas_tf.picture_files`) and run directories are no classes and are not looked
+    into; a folder that links lead to is read once. A note counts what else is left alone.
 
     Args:
         path: the folder.
@@ -39,24 +40,25 @@ def image_folder(path: Path, image_size: int | None, image_channels: int | None)
         image_channels: 1 or 3; None decides by the images.
 
     Raises:
-        UsageError: no or one class, an empty class, images of unequal size without `image_size`, or
-            unreadable images; the line names the first few.
+        UsageError: no or one class, an empty class, splits that could be classes or the other way round,
+            two classes that are one folder, images of unequal size without `image_size`, or unreadable
+            images; the line names the first few.
     """
-    train_folder = _subfolder(path, TRAIN)
-    if train_folder is None or not _subfolders(train_folder):
-        train_folder, test_folder = path, None
-    else:
-        test_folder = _subfolder(path, TEST)
-    class_names = tuple(_subfolders(train_folder))
-    if len(class_names) == 1:
-        raise UsageError(f"folder {train_folder}: found one class, {class_names[0]}; at least two are needed")
-    if not class_names:
+    finder = PictureFinder(path)
+    layout = find_layout(path, finder)
+    train = _labelled_files(path, layout.train, None, finder)
+    if not train.class_names:
         raise UsageError(
-            f"folder {train_folder}: it has no subfolders; put the images of each class into a subfolder of "
+            f"folder {layout.train}: it has no subfolders; put the images of each class into a subfolder of "
             "its own"
         )
-    train = _labelled_files(train_folder, class_names)
-    test = _labelled_files(test_folder, class_names) if test_folder else None
+    if len(train.class_names) == 1:
+        raise UsageError(
+            f"folder {layout.train}: found one class, {train.class_names[0]}; at least two are needed"
+        )
+    test = _labelled_files(path, layout.test, train.class_names, finder) if layout.test else None
+    check_beside(path, layout, finder)
+    _note_left_alone(path, layout, finder, [part for part in (train, test) if part])
 
     files = [*train.files, *(test.files if test else ())]
     reader = _Reader(path)
@@ -76,7 +78,7 @@ def image_folder(path: Path, image_size: int | None, image_channels: int | None)
 
     return Source(
         path.resolve().name,
-        class_names,
+        train.class_names,
         (*size, channels),
         part(train),
         part(test) if test else None,
@@ -86,8 +88,12 @@ def image_folder(path: Path, image_size: int | None, image_channels: int | None)
 
 @dataclass(frozen=True)
 class _Labelled:
+    """The image files of a split, their labels, int32 [n], and what else was found there."""
+
+    class_names: tuple[str, ...]
     files: list[Path]
     labels: np.ndarray
+    found: list[Found]
 
 
 class _Reader:
@@ -153,51 +159,55 @@ class _Unreadable:
         return " ".join(text.split())
 
 
-def _subfolders(path: Path) -> list[str]:
-    return sorted(
-        entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith((".", "__"))
-    )
-
-
-def _subfolder(path: Path, names: Sequence[str]) -> Path | None:
-    """Returns the subfolder that has one of some names, in capitals or not; the first name found counts."""
-    found = {name.lower(): path / name for name in _subfolders(path)}
-    return next((found[name] for name in names if name in found), None)
-
-
-def _labelled_files(path: Path, class_names: tuple[str, ...]) -> _Labelled:
+def _labelled_files(
+    root: Path, path: Path, class_names: tuple[str, ...] | None, finder: PictureFinder
+) -> _Labelled:
     """Returns the image files below the classes' folders.
 
+    Args:
+        root: the data set's folder.
+        path: the folder of the classes' folders.
+        class_names: the classes; None takes them from the folders.
+        finder: knows the folders that were found already.
+
     Raises:
-        UsageError: a class without images, or a folder that is no class.
+        UsageError: a class without images, a folder that is no class, or two that are one.
     """
-    found = _subfolders(path)
-    strange = [name for name in found if name not in class_names]
+    names, runs = finder.subfolders(path)
+    strange = [name for name in names if name not in class_names] if class_names else []
     if strange:
         raise UsageError(
             f"folder {path}: {listing(strange)} is no class; the classes of the training images are "
-            f"{listing(class_names, 10)}"
+            f"{listing(class_names, 10)}; rename it, or move it elsewhere"
         )
-    files = {name: _image_files(path / name) for name in class_names if name in found}
-    empty = [name for name, items in files.items() if not items]
+    # All before the first is looked into: no link below one class may lead to another.
+    meet_all(root, [path / name for name in names], finder)
+    found = {name: finder.find(path / name) for name in names}
+    # A folder of run directories, as the default one, is no class.
+    runs += [run for name in names if not found[name].files for run in found[name].runs]
+    found = {name: items for name, items in found.items() if items.files or not items.runs}
+    empty = [name for name, items in found.items() if not items.files]
     if empty:
-        raise UsageError(f"folder {path}: no image of class {listing(empty)}; every class needs some")
-    labels = [np.full(len(files.get(name, ())), label) for label, name in enumerate(class_names)]
+        left_alone = merged([found[name] for name in empty]).left_alone(root)
+        hint = f"; left alone there: {', '.join(left_alone)}; accepted are {accepted()}" if left_alone else ""
+        raise UsageError(f"folder {path}: no image of class {listing(empty)}; every class needs some{hint}")
+    class_names = class_names or tuple(found)
+    counts = [len(found[name].files) if name in found else 0 for name in class_names]
     return _Labelled(
-        [file for items in files.values() for file in items], np.concatenate(labels).astype(np.int32)
+        class_names,
+        [file for items in found.values() for file in items.files],
+        np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        [*found.values(), Found(runs=runs)],
     )
 
 
-def _image_files(path: Path) -> list[Path]:
-    found = []
-    for folder, folders, names in os.walk(path, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += (
-            Path(folder, name)
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-        )
-    return sorted(found)
+def _note_left_alone(path: Path, layout: Layout, finder: PictureFinder, parts: Sequence[_Labelled]) -> None:
+    left_alone = merged([found for part in parts for found in part.found]).left_alone(path)
+    loose = sum(finder.loose(folder) for folder in {path, layout.train, layout.test or path})
+    if loose:
+        left_alone.append(f"{loose:,} outside of the classes' folders")
+    if left_alone:
+        note(f"folder {path}: left alone: {', '.join(left_alone)}")
 
 
 def _common_size(path: Path, files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -5,8 +5,8 @@ A source knows its classes, the shape of its images and their number, and reads 
 
 from __future__ import annotations
 
+import contextlib
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,13 @@ import numpy as np
 
 from gdas_tf.data.images import fit_array
 from gdas_tf.errors import UsageError
+from gdas_tf.notes import note
+from gdas_tf.user_files import user_path
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]
 
 _BATCH = 1024
+_SAVE_BOTH = "write one by numpy.savez(file, images=…, labels=…)"
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,10 @@ def open_source(
         UsageError: there is no such source, or it is damaged.
         RunError: a TFDS set could not be downloaded.
     """
-    path = Path(name).expanduser()
+    path = user_path(name, "data")
     if name == "digits":
+        if os.path.isdir(path):
+            note("data digits: the embedded digits, not the folder of that name; the folder is ./digits")
         return digits(image_size, image_channels)
     # os.path, as pathlib raises an error about names that are too long to be one.
     if os.path.isdir(path):
@@ -88,7 +93,7 @@ def open_source(
     if os.path.exists(path):
         raise UsageError(f"data {name}: it is neither a folder of images nor an .npz file")
     if path.is_absolute() or name.startswith((".", "~")):
-        raise UsageError(f"data {name}: there is no such folder")
+        raise UsageError(f"data {name}: there is no such folder{seen_from(path)}")
     from gdas_tf.data.sources.tfds import tfds_source
 
     return tfds_source(name, data_dir, image_size, image_channels)
@@ -114,14 +119,7 @@ def npz(path: Path, image_size: int | None, image_channels: int | None) -> Sourc
     Raises:
         UsageError: the file is damaged or holds something else; the line names the array.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise UsageError(f"data {path}: there is no such file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise UsageError(f"data {path}: cannot read it as an .npz file: {_line(error)}") from error
-
+    arrays = _read_npz(path)
     keys = ("images", "labels") if "images" in arrays else ("x_train", "y_train")
     if not all(key in arrays for key in keys):
         found = ", ".join(arrays) or "nothing"
@@ -140,7 +138,7 @@ def npz(path: Path, image_size: int | None, image_channels: int | None) -> Sourc
                 f"{by(test[0].shape[1:])}; "
                 "they must be equal"
             )
-    names = _class_names(path, arrays.get("class_names"), int(train[1].max()) + 1)
+    names = _class_names(path, arrays.get("class_names"), keys[1], train[1])
     for key, labels in ((keys[1], train[1]), ("y_test", test[1] if test else None)):
         if labels is not None and labels.max() >= len(names):
             raise UsageError(
@@ -155,6 +153,55 @@ def npz(path: Path, image_size: int | None, image_channels: int | None) -> Sourc
     if empty:
         raise UsageError(f"data {path}: no training image of class {listing(empty)}; every class needs some")
     return _from_arrays(path.stem, names, train, test, image_size, image_channels)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of an .npz file by name.
+
+    Raises:
+        UsageError: there is none, or it is damaged or another kind of file.
+    """
+    where = f"data {path}: cannot read it as an .npz file: "
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(8)
+        if begin.startswith(b"\x93NUMPY"):
+            raise UsageError(f"{where}it is a single array, an .npy file by another name; {_SAVE_BOTH}")
+        if not begin.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # NumPy would take it for a pickle
+            raise UsageError(f"{where}it is no archive of arrays; {_SAVE_BOTH}")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {}
+            for name in file.files:
+                try:
+                    value = file[name]
+                except ValueError as error:
+                    # NumPy advises a switch that would let the file run code of its own.
+                    if "allow_pickle" in str(error):
+                        raise UsageError(
+                            f"{where}{name} holds Python objects, not numbers; images must all have one "
+                            "size, and class_names must be texts"
+                        ) from error
+                    raise
+                if isinstance(value, np.ndarray):  # else another file in the archive
+                    arrays[name] = value
+            return arrays
+    except FileNotFoundError as error:
+        raise UsageError(f"data {path}: there is no such file{seen_from(path)}") from error
+    except UsageError:
+        raise
+    except MemoryError as error:
+        raise UsageError(f"data {path}: its arrays need more memory than there is; use a folder") from error
+    except Exception as error:  # of the zip archive, its compression, or NumPy, each of many kinds
+        raise UsageError(f"{where}{_line(error)}") from error
+
+
+def seen_from(path: str | Path) -> str:
+    """Returns what to add to "there is no such file" of a relative path, as of a run made elsewhere."""
+    if Path(path).is_absolute():
+        return ""
+    with contextlib.suppress(OSError):  # the folder is gone
+        return f" in the current folder, {Path.cwd()}, from where a relative path counts"
+    return ""
 
 
 def listing(items: Sequence[object], most: int = 3) -> str:
@@ -249,25 +296,25 @@ def _checked(
             "one label "
             f"for each of {keys[0]}"
         )
-    if labels.dtype.kind not in "iuf" or (
-        labels.dtype.kind == "f" and not (labels == np.floor(labels)).all()
-    ):
-        raise UsageError(
-            f"{where} has the value {labels[_first_odd(labels)]}; labels must be whole numbers from 0"
-        )
-    if labels.min() < 0:
-        raise UsageError(f"{where} has the label {labels.min():g}; labels must be whole numbers from 0")
+    odd = ~np.isfinite(labels) | (labels != np.floor(labels)) if labels.dtype.kind == "f" else None
+    if labels.dtype.kind not in "iuf" or (odd is not None and odd.any()):
+        value = labels[0 if odd is None else int(odd.argmax())]
+        raise UsageError(f"{where} has the value {value}; labels must be whole numbers from 0")
+    if labels.min() < 0 or float(labels.max()) >= 2.0**63:
+        beyond = labels.min() if labels.min() < 0 else labels.max()
+        raise UsageError(f"{where} has the label {beyond:g}; labels must be whole numbers from 0")
     return images, labels.astype(np.int64)
 
 
-def _first_odd(labels: np.ndarray) -> int:
-    """Returns where the first label is that is not a whole number."""
-    return int(np.argmax(labels != np.floor(labels))) if labels.dtype.kind == "f" else 0
-
-
-def _class_names(path: Path, names: np.ndarray | None, classes: int) -> tuple[str, ...]:
+def _class_names(path: Path, names: np.ndarray | None, key: str, labels: np.ndarray) -> tuple[str, ...]:
     if names is None:
-        return tuple(str(label) for label in range(classes))
+        found = np.unique(labels)
+        if found[-1] >= len(found):
+            raise UsageError(
+                f"data {path}: {key} has {len(found)} different labels, {listing(found)}; they must be "
+                f"0 … {len(found) - 1}, as numpy.unique(labels, return_inverse=True)[1] makes them"
+            )
+        return tuple(map(str, found.tolist()))
     if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
         raise UsageError(
             f"data {path}: class_names must be a list of different texts, one per class; found the shape "

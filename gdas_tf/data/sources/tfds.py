@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from gdas_tf.data.images import read_header, to_array
-from gdas_tf.data.sources.opening import Batches, Part, Source, by, listing
+from gdas_tf.data.images import PictureError, open_picture, read_header, to_array
+from gdas_tf.data.sources.opening import Batches, Part, Source, by, listing, seen_from
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.user_files import user_path
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -50,7 +50,7 @@ def tfds_source(
         UsageError: unknown name, no images with one label, images of unequal size, or damaged files.
         RunError: the set is not prepared and cannot be downloaded.
     """
-    folder = Path(data_dir).expanduser() if data_dir else None
+    folder = user_path(data_dir, "data.data_dir") if data_dir else None
     with _quiet():
         builder = _builder(name, folder)
         image, label = _features(name, builder.info)
@@ -169,7 +169,7 @@ class _Reader:
         return tf.data.TFRecordDataset(files).batch(_BATCH).map(parse)
 
     def _decode(self, data: bytes, size: tuple[int, int] | None, channels: int) -> np.ndarray:
-        with self._damage(), Image.open(io.BytesIO(data)) as image:
+        with self._damage(), open_picture(io.BytesIO(data)) as image:
             return to_array(image, size, channels)
 
     def _iterate(self, dataset: tf.data.Dataset) -> Iterator[Any]:
@@ -183,6 +183,8 @@ class _Reader:
             yield
         except (UsageError, GeneratorExit):
             raise
+        except PictureError as error:
+            raise UsageError(f"data set {self.name}: an image has {error}") from error
         except Exception as error:  # of TensorFlow or Pillow, of many kinds
             raise UsageError(
                 f"data set {self.name}: the files in {self.builder.data_path} are damaged ({_line(error)}); "
@@ -251,7 +253,9 @@ def _unknown(name: str) -> str:
     names = tfds.list_builders(with_community_datasets=False)
     near = difflib.get_close_matches(name.lower(), ["digits", *names], n=3, cutoff=0.7)
     hint = f"did you mean {' or '.join(near)}?" if near else "TFDS lists its sets at tensorflow.org/datasets"
-    return f"data {name}: there is no such folder or file, and no data set of that name; {hint}"
+    return (
+        f"data {name}: there is no such folder or file{seen_from(name)}, and no data set of that name; {hint}"
+    )
 
 
 def _features(name: str, info: Any) -> tuple[str, str]:
