@@ -93,9 +93,8 @@ def _find_pictures(arguments: Sequence[str]) -> list[Path]:
     Raises:
         UsageError: an argument doesn't exist, or a folder has no pictures.
     """
-    from gdas_tf.data.images import SUFFIXES
+    from gdas_tf.data.picture_files import PictureFinder, accepted
     from gdas_tf.notes import note
-    from gdas_tf.picture_files import PictureFinder, accepted
 
     found: list[Path] = []
     for argument in arguments:

@@ -14,8 +14,8 @@ from PIL import Image, features
 
 from gdas_tf.data.dataset import DataSet, load_dataset
 from gdas_tf.data.images import suffixes
+from gdas_tf.data.picture_files import PictureFinder
 from gdas_tf.errors import UsageError
-from gdas_tf.picture_files import PictureFinder
 from gdas_tf.runs.run import Run
 
 

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from gdas_tf.data.sources.opening import Part, Source
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import atomic_path, writing
-from gdas_tf.runs.run import atomic_path, writing
 from gdas_tf.user_files import user_path
 
 MEMORY_LIMIT = 4 * 2**30

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gdas_tf.data.images import SUFFIXES, read_file, read_header
+from gdas_tf.data.images import read_file, read_header
+from gdas_tf.data.picture_files import Found, PictureFinder, accepted, merged
+from gdas_tf.data.sources.folder_layout import Layout, check_beside, find_layout, meet_all
 from gdas_tf.data.sources.opening import Batches, Part, Source, by, listing
 from gdas_tf.errors import UsageError
-from gdas_tf.folder_layout import Layout, check_beside, find_layout, meet_all
 from gdas_tf.machine import cores
 from gdas_tf.notes import note
-from gdas_tf.picture_files import Found, PictureFinder, accepted, merged
 
 _BATCH = 256
 
@@ -31,8 +31,8 @@ def image_folder(path: Path, image_size: int | None, image_channels: int | None)
     `train` with subfolders, the classes lie in it and in `test` (or `val`), if there is one with subfolders.
     Images are grey if all of them are, unless `image_channels` says otherwise.
 
-    Folders of the system (see `gdas_tf.picture_files`) and run directories are no classes and are not looked
-    into; a folder that links lead to is read once. A note counts what else is left alone.
+    Folders of the system (see `gdas_tf.data.picture_files`) and run directories are no classes and are not
+    looked into; a folder that links lead to is read once. A note counts what else is left alone.
 
     Args:
         path: the folder.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gdas_tf.data.picture_files import PictureFinder, seen
 from gdas_tf.data.sources.opening import listing
 from gdas_tf.errors import UsageError
 from gdas_tf.notes import note
-from gdas_tf.picture_files import PictureFinder, seen
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")
