@@ -255,7 +255,7 @@ def test_npz_that_is_damaged_or_missing(tmp_path: Path, monkeypatch: pytest.Monk
     assert "cannot read it as an .npz file" in error_of(path)
     assert error_of(tmp_path / "b.npz").endswith("there is no such file")
     monkeypatch.chdir(tmp_path)
-    assert f"no such file in the current folder, {tmp_path}, from where" in error_of("b.npz")
+    assert f"no such file; a relative path counts from the current folder, {tmp_path}" in error_of("b.npz")
 
 
 def test_files_by_the_name_of_npz(tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_paths_that_are_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "neither a folder of images nor an .npz file" in error_of(file)
     monkeypatch.chdir(tmp_path)  # as of a run that was made elsewhere
     line = error_of("./photos")
-    assert f"there is no such folder in the current folder, {tmp_path}, from where a relative path" in line
+    assert f"there is no such folder; a relative path counts from the current folder, {tmp_path}" in line
     assert "the home folder ~nobody-of-that-name is not known here" in error_of("~nobody-of-that-name/a")
 
 
@@ -623,7 +623,7 @@ def test_names_that_tfds_does_not_have(prepared: Path, no_network: None) -> None
     assert "did you mean cifar10" in error_of("cifar1o", data_dir=prepared)
     assert "did you mean digits?" in error_of("digit")
     line = error_of("no such thing")
-    assert f"no such folder or file in the current folder, {Path.cwd()}, from where a relative path" in line
+    assert f"; a relative path counts from the current folder, {Path.cwd()}" in line
     assert "no data set of that name; TFDS lists its sets" in line
     line = error_of("emnist/letterz", data_dir=prepared)
     assert "found the configuration 'letterz'; accepted: " in line and "letters" in line

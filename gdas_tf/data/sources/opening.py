@@ -196,11 +196,11 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def seen_from(path: str | Path) -> str:
-    """Returns what to add to "there is no such file" of a relative path, as of a run made elsewhere."""
+    """Returns what to add to "there is no such file" of a relative path, as of a run made from elsewhere."""
     if Path(path).is_absolute():
         return ""
     with contextlib.suppress(OSError):  # the folder is gone
-        return f" in the current folder, {Path.cwd()}, from where a relative path counts"
+        return f"; a relative path counts from the current folder, {Path.cwd()}"
     return ""
 
 

@@ -254,7 +254,7 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name.lower(), ["digits", *names], n=3, cutoff=0.7)
     hint = f"did you mean {' or '.join(near)}?" if near else "TFDS lists its sets at tensorflow.org/datasets"
     return (
-        f"data {name}: there is no such folder or file{seen_from(name)}, and no data set of that name; {hint}"
+        f"data {name}: there is no such folder or file, and no data set of that name; {hint}{seen_from(name)}"
     )
 
 
