@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1024
 _HASH_BYTES = 8
+_LARGEST_SIZE = 1024  # that data.image_size takes
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class DataIdentity:
         """The values of the configuration with which the same data are read and divided in the same way."""
         height, width, channels = self.image_shape
         values: dict[str, Any] = {"data.image_channels": channels}
-        if height == width:  # other images were not resized
+        if height == width <= _LARGEST_SIZE:  # others were not resized
             values["data.image_size"] = height
         if self.draw:
             values |= {"seed": self.draw.seed, "data.test_fraction": self.draw.fraction}
