@@ -243,8 +243,12 @@ def check_network_fits(record: DataRecord, data: DataSet, owner: str) -> None:
         gone = [name for name in old.class_names if name not in new.class_names]
         added = [name for name in new.class_names if name not in old.class_names]
         changes = [
-            f"class {_listing(names)} is {what}" for names, what in ((gone, "gone"), (added, "new")) if names
+            f"class {names[0]} is {what}" if len(names) == 1 else f"classes {_listing(names)} are {what}"
+            for names, what in ((gone, "gone"), (added, "new"))
+            if names
         ]
+        if len(old.class_names) != len(new.class_names):
+            changes.append(f"found {len(new.class_names)} classes instead of {len(old.class_names)}")
         raise UsageError(
             f"data {data.name}: its classes are not those that {owner} was made on: "
             f"{', '.join(changes) or 'they are in another order'}; give the classes the names and the order "
