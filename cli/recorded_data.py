@@ -46,7 +46,7 @@ def load_data_of(
             )
     config = resolve_config(args, carried=record.identity.options if record else None)
     data = load_data(config)
-    for stranger in records.keys() - known.keys():
+    for stranger in (owner for owner, record in records.items() if record is None):
         drawn = f"; the {len(data.test)} that are measured were drawn with {data.draw}" if data.draw else ""
         say(
             f"{stranger} does not say what data it was made on: it cannot be known which images were held "

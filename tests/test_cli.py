@@ -532,8 +532,8 @@ def test_logits_of_another_search_space(gdas, finished):
 
 def test_model_that_does_not_fit_the_data(gdas, finished):
     line = complaint(gdas("evaluate", finished[0].file("model.keras"), "--data", "digits"), 2)
-    assert "10 classes" in line
-    assert "3 classes" in line
+    assert "found 10 classes instead of 3" in line
+    assert "classes 3, 4, 5 and 4 more are new" in line
 
 
 def test_disk_fills_up_in_the_middle(gdas, tiny_data, tmp_path, monkeypatch):

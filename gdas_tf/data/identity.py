@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1024
 _HASH_BYTES = 8
+_LARGEST_SIZE = 1024  # that data.image_size takes
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class DataIdentity:
         """The values of the configuration with which the same data are read and divided in the same way."""
         height, width, channels = self.image_shape
         values: dict[str, Any] = {"data.image_channels": channels}
-        if height == width:  # other images were not resized
+        if height == width <= _LARGEST_SIZE:  # others were not resized
             values["data.image_size"] = height
         if self.draw:
             values |= {"seed": self.draw.seed, "data.test_fraction": self.draw.fraction}
@@ -185,8 +186,12 @@ def check_network_fits(record: DataRecord, data: DataSet, owner: str) -> None:
         gone = [name for name in old.class_names if name not in new.class_names]
         added = [name for name in new.class_names if name not in old.class_names]
         changes = [
-            f"class {_listing(names)} is {what}" for names, what in ((gone, "gone"), (added, "new")) if names
+            f"class {names[0]} is {what}" if len(names) == 1 else f"classes {_listing(names)} are {what}"
+            for names, what in ((gone, "gone"), (added, "new"))
+            if names
         ]
+        if len(old.class_names) != len(new.class_names):
+            changes.append(f"found {len(new.class_names)} classes instead of {len(old.class_names)}")
         raise UsageError(
             f"data {data.name}: its classes are not those that {owner} was made on: "
             f"{', '.join(changes) or 'they are in another order'}; give the classes the names and the order "
