@@ -19,10 +19,9 @@ import pytest
 from PIL import Image
 
 from gdas_tf.cli.main import main
-from gdas_tf.config import Config
-from gdas_tf.data import DataSet, Split, load_dataset
-from gdas_tf.errors import UsageError
-from gdas_tf.identity import (
+from gdas_tf.config.sections import Config
+from gdas_tf.data.dataset import DataSet, Split, load_dataset
+from gdas_tf.data.identity import (
     DataIdentity,
     DataRecord,
     Draw,
@@ -30,12 +29,12 @@ from gdas_tf.identity import (
     describe_change,
     image_hashes,
     images_digest,
-    read_record,
-    record_data,
     untrained_part,
 )
-from gdas_tf.model_file import read_model_record, save_model
-from gdas_tf.runs import Run
+from gdas_tf.errors import UsageError
+from gdas_tf.networks.model_file import read_model_record, save_model
+from gdas_tf.runs.data_record import read_record, record_data
+from gdas_tf.runs.run import Run
 
 GENOTYPE = "normal=sep3@0+skip@1 reduction=avg3@0+skip@1"
 SMALL = ["--retrain-epochs", "1", "--retrain-channels", "4", "--retrain-cells", "1", "--data-padding", "0"]
