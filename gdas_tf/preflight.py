@@ -88,14 +88,16 @@ def check_text(what: str, text: str) -> None:
         return
     except UnicodeEncodeError:
         pass
-    hint = "its name is not text in UTF-8 (archives of other systems are unpacked so); rename it"
+    shown, advice = ascii(text), "rename it"
     try:
-        os.fsencode(text).decode("utf-8")
-    except (UnicodeError, ValueError):
+        name = os.fsencode(text)
+        shown = "'" + name.decode("ascii", "backslashreplace") + "'"
+        name.decode("utf-8")
+    except UnicodeError:  # archives of other systems are unpacked so
         pass
     else:
-        hint = "the locale knows no such characters; set the environment variable LC_ALL to C.UTF-8"
-    raise UsageError(f"{what} {ascii(text)}: {hint}")
+        advice = "the locale knows no such characters: set the environment variable LC_ALL to C.UTF-8"
+    raise UsageError(f"{what} {shown}: the name cannot be read as text in UTF-8; {advice}")
 
 
 def check_class_names(data: DataSet) -> None:

@@ -121,14 +121,14 @@ def test_a_class_whose_name_cannot_be_written(command, gdas, no_stage, tmp_path)
     code, _, err = gdas(command, "run", "--data", "photos", *genotype)
     line = err.splitlines()[-1]
     assert code == 2
-    assert r"'caf\udce9'" in line and "not text in UTF-8" in line and "rename it" in line
+    assert r"'caf\xe9'" in line and "cannot be read as text in UTF-8" in line and "rename it" in line
     assert not Path("run").exists()
 
 
 def test_names_of_the_command_line_that_cannot_be_written(gdas, no_stage):
     for arguments in (["run", "r\udce9", *TINY], ["run", "r", *TINY, "--data", "d\udce9.npz"]):
         code, _, err = gdas(*arguments)
-        assert code == 2 and "not text in UTF-8" in err.splitlines()[-1]
+        assert code == 2 and "cannot be read as text in UTF-8" in err.splitlines()[-1]
 
 
 def test_a_package_of_a_format_is_missing(gdas, no_stage, monkeypatch):
