@@ -272,7 +272,7 @@ def _write_triton(material: _Material, path: Path) -> None:
 def _describe_onnx(material: _Material, path: Path) -> dict[str, Any]:
     import onnx
 
-    from gdas_tf.export.onnx_graph import count_operators
+    from gdas_tf.export.onnx_passes import count_operators
 
     model = onnx.load(path)
     operators = count_operators(model)

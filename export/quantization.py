@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from gdas_tf.export.onnx_graph import Graph, attributes, set_metadata
 from gdas_tf.export.onnx_model import INPUT
+from gdas_tf.export.onnx_passes import Graph, attributes, set_metadata
 
 CHANNELS = 16
 """Channels are padded to a multiple of this: MLAS computes a remainder of depthwise channels one by one."""

@@ -16,8 +16,8 @@ import pytest
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.export import exporter, verification
 from gdas_tf.export.exporter import export_model, format_verification
-from gdas_tf.export.onnx_graph import Graph, clean_up, count_operators
 from gdas_tf.export.onnx_model import describe, to_onnx
+from gdas_tf.export.onnx_passes import Graph, clean_up, count_operators
 from gdas_tf.genotype import GENOTYPES, Genotype
 from gdas_tf.network import build_network
 
@@ -162,6 +162,15 @@ def test_onnx_is_the_same_file_each_time(model: keras.Model, onnx_model: onnx.Mo
     assert again.SerializeToString(deterministic=True) == onnx_model.SerializeToString(deterministic=True)
 
 
+def test_two_layers_that_compute_the_same_are_one_node_named_after_the_first(model: keras.Model) -> None:
+    twice = Genotype.from_text("normal=max3@1+skip@0/max3@1+sep3@0 reduction=max3@1+avg3@0/max3@1+avg3@1")
+    small = network(twice, (12, 12, 3))
+    layers = [layer.name for layer in small.layers if isinstance(layer, keras.layers.MaxPooling2D)]
+    names = [item.name for item in to_onnx(small, {}).graph.node if item.op_type == "MaxPool"]
+    assert len(layers) == 2 * len(names)
+    assert names == layers[::2]
+
+
 def image_graph(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], size: int) -> onnx.ModelProto:
     """A model of `image` [batch, 4, size, size] -> `y`."""
     kind = onnx.TensorProto.FLOAT
@@ -245,6 +254,20 @@ def test_what_others_read_is_not_scaled() -> None:
     )
     images = np.random.default_rng(1).normal(size=(2, 4, 8, 8)).astype(np.float32)
     np.testing.assert_allclose(run(clean_up(graph), images), run(graph, images), atol=1e-5)
+
+
+def test_order_of_the_nodes_is_that_of_the_structure() -> None:
+    """Whatever order a converter wrote them in."""
+    nodes = [
+        node("Relu", "image", "a"),
+        node("Neg", "image", "b"),
+        node("Abs", "a", "c"),
+        node("Add", "b c", "y"),
+    ]
+    for order in ((0, 1, 2, 3), (1, 0, 2, 3), (0, 2, 1, 3)):
+        graph = Graph(image_graph([nodes[i] for i in order], {}, 8))
+        graph.sort()
+        assert [item.name for item in graph.nodes] == ["b", "a", "c", "y"]
 
 
 def test_sweep_drops_what_nothing_reads() -> None:
