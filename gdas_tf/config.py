@@ -24,20 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from gdas_tf.errors import UsageError
+from gdas_tf.export.formats import FORMATS
 from gdas_tf.search_space import SearchSpace
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MACROS = ("paper", "official")
-EXPORT_FORMATS = (
-    "saved_model",
-    "tf_serving",
-    "onnx",
-    "onnx_float16",
-    "onnx_int8",
-    "tflite",
-    "tflite_int8",
-    "triton",
-)
+EXPORT_FORMATS = tuple(FORMATS)
 
 
 def _field(
