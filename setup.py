@@ -34,6 +34,7 @@ setup(
         "onnxruntime>=1.22,<2",
         "numpy>=1.26,<3",
         "scikit-learn>=1.5,<2",
+        "scipy>=1.11,<2",
         "pillow>=10.3",
         "matplotlib>=3.9,<4",
         "pyyaml>=6,<7",

@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 from figures import spread, three
 
-from gdas_tf.export.benchmark import Classifier
+from gdas_tf.export.benchmark.files import encode_pixels
+from gdas_tf.export.inference import Classifier
 
 HERE = Path(__file__).resolve().parent
 OURS = "gdas-tf"
@@ -109,13 +110,13 @@ def measure(
     files: dict[str, Path], batch_sizes: list[int], rounds: int, seconds: float, threads: int
 ) -> dict[str, dict[int, list[float]]]:
     """Returns the p50 latency of each round in ms, by side and batch size."""
-    classifiers = {side: Classifier(path, threads=threads) for side, path in files.items()}
+    classifiers = {side: Classifier.open(path, threads=threads) for side, path in files.items()}
     found: dict[str, dict[int, list[float]]] = {side: {size: [] for size in batch_sizes} for side in files}
     sides = list(classifiers)
     shape = classifiers[sides[0]].image_shape
     for size in batch_sizes:
         pixels = np.random.default_rng(0).integers(0, 256, (size, *shape), np.uint8)
-        images = {side: classifier.prepare(pixels) for side, classifier in classifiers.items()}
+        images = {side: encode_pixels(classifier, pixels) for side, classifier in classifiers.items()}
         for side, classifier in classifiers.items():
             if not np.isfinite(classifier.run(images[side])).all():
                 raise SystemExit(f"{side}: the outputs are no numbers")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gdas_tf.errors import UsageError
 
 if TYPE_CHECKING:
-    from gdas_tf.export.serving.classifier import InputOptions
+    from gdas_tf.export.inference import InputOptions
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def input_options(args: argparse.Namespace) -> InputOptions:
     Raises:
         UsageError: the class names cannot be read, or two options don't go together.
     """
-    from gdas_tf.export.serving.classifier import InputOptions
+    from gdas_tf.export.inference import InputOptions
 
     if args.input_range is not None and (args.mean is not None or args.std is not None):
         raise UsageError("--input-range: --mean and --std give the range already; leave it out")

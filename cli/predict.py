@@ -16,7 +16,7 @@ from gdas_tf.cli.console import print_result
 from gdas_tf.errors import UsageError
 
 if TYPE_CHECKING:
-    from gdas_tf.export.serving.classifier import Classifier
+    from gdas_tf.export.inference import Classifier
 
 _BATCH = 16
 
@@ -62,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Predicts."""
-    from gdas_tf.export.serving.classifier import Classifier
+    from gdas_tf.export.inference import Classifier
     from gdas_tf.export.serving.repository import model_path
 
     if args.json and args.csv:

@@ -145,7 +145,8 @@ def _verified_accuracies(run: Run) -> dict[str, dict[str, Any]]:
     report = read_json(path)
     try:
         return {
-            entry["file"]: {"accuracy": entry["accuracy"], "images": report["images"]}
+            # Reports of earlier versions have one number of images for all files.
+            entry["file"]: {"accuracy": entry["accuracy"], "images": entry.get("images", report["images"])}
             for entry in report["formats"].values()
         }
     except (AttributeError, KeyError, TypeError) as error:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +13,15 @@ import numpy as np
 
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.export import verification
-from gdas_tf.files import atomic_path, write_json, writing
+from gdas_tf.export.formats import FORMATS, Format
+from gdas_tf.export.material import Material
+from gdas_tf.files import atomic_path, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
-    import onnx
 
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.data.identity import DataIdentity
-    from gdas_tf.export.quantization import Quantized
     from gdas_tf.spaces.genotype import Genotype
 
 
@@ -46,6 +44,8 @@ def export_model(
     """Writes a network in the formats asked for, and compares each with the Keras model on held-out images.
 
     Nothing is written unless all formats are verified: files appear in `directory` at the end, all of them.
+    The same network gives the same bytes. What `verification.json` says of other formats of the same network
+    stays, as long as their files are there.
 
     Args:
         model: functional Keras model of float32 images in [0, 1], which returns probabilities.
@@ -60,9 +60,10 @@ def export_model(
 
     Returns:
         What `verification.json` holds: the number of images, the tolerance, the accuracy of the Keras model,
-        and for each format its file, size, comparison (see `verification.compare`), operators and operator
-        set as far as it has them, and a `warning` when it loses more than a point of accuracy. `files` holds
-        the paths by name.
+        the digest of its weights as `network`, and for each format its file, size, comparison (see
+        `verification.compare`) with the number of images and the tolerance of that comparison, operators and
+        operator set as far as it has them, and a `warning` when it loses more than a point of accuracy.
+        `files` holds the paths by name of what was written now.
 
     Raises:
         UsageError: an unknown format, or images or classes that are not those of the model.
@@ -82,24 +83,30 @@ def export_model(
         "images": len(labels),
         "tolerance": tolerance,
         "accuracy": float((reference.argmax(1) == labels).mean()),
+        "network": network_digest(model),
         "formats": {},
     }
+    written: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as places:
         scratch = Path(places.enter_context(tempfile.TemporaryDirectory()))
-        accuracy = report["accuracy"]
-        material = _Material(model, data, genotype, trained_on, accuracy, calibration_images, scratch)
+        material = Material(
+            model, data, genotype, trained_on, report["accuracy"], calibration_images, scratch
+        )
         for name in dict.fromkeys(formats):
             form = FORMATS[name]
             path = places.enter_context(atomic_path(directory / form.file))
             form.write(material, path)
             entry = {"file": form.file, "bytes": size_of(path), **form.describe(material, path)}
+            entry |= {"images": len(labels), "tolerance": tolerance}
             entry |= _verify(name, form, path, pixels, labels, reference, tolerance)
             if entry["accuracy_change"] < -NOTEWORTHY_LOSS:
                 loss = f"loses {-100 * entry['accuracy_change']:.1f} points of accuracy"
                 entry["warning"] = loss + (" with the best calibration" if "calibration" in entry else "")
-            report["formats"][name] = entry
+            written[name] = entry
+        entries = _kept(directory, report["network"]) | written
+        report["formats"] = {name: entries[name] for name in sorted(entries)}
         write_json(places.enter_context(atomic_path(directory / "verification.json")), report)
-    files = {entry["file"]: str(directory / entry["file"]) for entry in report["formats"].values()}
+    files = {entry["file"]: str(directory / entry["file"]) for entry in written.values()}
     return {**report, "files": {**files, "verification.json": str(directory / "verification.json")}}
 
 
@@ -136,70 +143,42 @@ def format_verification(report: dict[str, Any]) -> str:
     return "\n".join([first, *(line.rstrip() for line in lines), *warnings])
 
 
+def network_digest(model: keras.Model) -> str:
+    """Returns a digest of a network: of the kinds of its layers and of all weights, in their order."""
+    digest = hashlib.sha256()
+    for layer in model.layers:
+        digest.update(f"{type(layer).__name__} ".encode())
+    for variable in model.weights:
+        value = variable.numpy()
+        digest.update(f"{value.dtype} {value.shape} ".encode())
+        digest.update(value.tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _kept(directory: Path, network: str) -> dict[str, dict[str, Any]]:
+    """Returns what an earlier report says of formats of the same network, the files of which are there."""
+    path = directory / "verification.json"
+    if not path.is_file():
+        return {}
+    try:
+        report = read_json(path)
+        same = report["network"] == network
+        known = {
+            name: entry
+            for name, entry in report["formats"].items()
+            if (directory / entry["file"]).exists() and size_of(directory / entry["file"]) == entry["bytes"]
+        }
+    except (UsageError, AttributeError, KeyError, TypeError):
+        return {}  # damaged, or of a version that did not note the network: it is written anew
+    return known if same else {}
+
+
 def size_of(path: str | Path) -> int:
     """Returns the bytes of a file, or of all files in a folder."""
     path = Path(path)
     if path.is_dir():
         return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
     return path.stat().st_size
-
-
-@dataclass
-class _Material:
-    """What the formats are made of, each part made once."""
-
-    model: keras.Model
-    data: DataSet
-    genotype: Genotype | None
-    trained_on: DataIdentity | None
-    accuracy: float
-    calibration_images: int
-    scratch: Path
-
-    @cached_property
-    def onnx(self) -> onnx.ModelProto:
-        from gdas_tf.export.onnx_model import describe, to_onnx
-
-        names = self.data.class_names
-        metadata = describe(self.model, names, self.genotype, self.accuracy, self.trained_on)
-        return to_onnx(self.model, metadata)
-
-    @cached_property
-    def saved_model(self) -> Path:
-        from gdas_tf.export.saved_model import save_saved_model
-
-        save_saved_model(self.model, self.scratch / "saved_model", self.trained_on)
-        return self.scratch / "saved_model"
-
-    @cached_property
-    def calibration(self) -> np.ndarray:
-        """Training images, float32 [n, H, W, C] in [0, 1]."""
-        return verification.to_floats(verification.held_out(self.data.train, self.calibration_images)[0])
-
-    @cached_property
-    def quantized(self) -> Quantized:
-        from gdas_tf.export.quantization import quantize
-
-        return quantize(self.onnx, self.calibration)
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format: its file name, and how it is written, read back and described.
-
-    Args:
-        file: name of its file or folder.
-        write: writes it to a path.
-        predictors: returns its predictors, by name of the signature.
-        describe: returns what the report says of the file.
-        exact: whether it must give the Keras model's outputs.
-    """
-
-    file: str
-    write: Callable[[_Material, Path], None]
-    predictors: Callable[[Path], dict[str, verification.Predictor]]
-    describe: Callable[[_Material, Path], dict[str, Any]] = lambda material, path: {}
-    exact: bool = True
 
 
 def _verify(
@@ -232,106 +211,3 @@ def _check_fit(model: keras.Model, data: DataSet) -> None:
             f"data set {data.name}: images {found[0]} of {found[1]} classes; the network takes {wanted[0]} "
             f"of {wanted[1]} classes; export with the data set it was trained on"
         )
-
-
-def _write_saved_model(material: _Material, path: Path) -> None:
-    with writing(path):
-        shutil.copytree(material.saved_model, path)
-
-
-def _write_onnx(material: _Material, path: Path) -> None:
-    from gdas_tf.export.onnx_model import save_onnx
-
-    save_onnx(material.onnx, path)
-
-
-def _write_onnx_float16(material: _Material, path: Path) -> None:
-    from gdas_tf.export.float16 import to_float16
-    from gdas_tf.export.onnx_model import save_onnx
-
-    save_onnx(to_float16(material.onnx), path)
-
-
-def _write_onnx_int8(material: _Material, path: Path) -> None:
-    from gdas_tf.export.onnx_model import save_onnx
-
-    save_onnx(material.quantized.model, path)
-
-
-def _write_tflite(material: _Material, path: Path) -> None:
-    from gdas_tf.export.lite import save_lite
-
-    save_lite(material.saved_model, path)
-
-
-def _write_tflite_int8(material: _Material, path: Path) -> None:
-    from gdas_tf.export.lite import save_lite
-
-    save_lite(material.saved_model, path, material.calibration)
-
-
-def _write_triton(material: _Material, path: Path) -> None:
-    from gdas_tf.export.triton import save_triton
-
-    save_triton(material.onnx, path, material.data.class_names)
-
-
-def _describe_onnx(material: _Material, path: Path) -> dict[str, Any]:
-    import onnx
-
-    from gdas_tf.export.onnx_graph import count_operators
-
-    model = onnx.load(path)
-    operators = count_operators(model)
-    opsets = {item.domain or "ai.onnx": item.version for item in model.opset_import}
-    return {"nodes": sum(operators.values()), "operators": operators, "opset": opsets["ai.onnx"]}
-
-
-def _describe_onnx_int8(material: _Material, path: Path) -> dict[str, Any]:
-    quantized = material.quantized
-    calibration = {"method": quantized.method, "images": len(material.calibration)}
-    return _describe_onnx(material, path) | {"calibration": calibration | {"agreement": quantized.agreement}}
-
-
-def _describe_tflite(material: _Material, path: Path) -> dict[str, Any]:
-    from gdas_tf.export.lite import count_lite_operators
-
-    operators = count_lite_operators(path)
-    return {"nodes": sum(operators.values()), "operators": operators}
-
-
-def _onnx_predictors(path: Path) -> dict[str, verification.Predictor]:
-    return {"": verification.onnx_predictor(path)}
-
-
-def _tflite_predictors(path: Path) -> dict[str, verification.Predictor]:
-    return {"": verification.lite_predictor(path)}
-
-
-FORMATS: dict[str, Format] = {
-    "saved_model": Format("saved_model", _write_saved_model, verification.saved_model_predictors),
-    # The layout that TensorFlow Serving takes as --model_base_path: a folder for each version.
-    "tf_serving": Format(
-        "tf_serving/model",
-        lambda material, path: _write_saved_model(material, path / "1"),
-        lambda path: verification.saved_model_predictors(path / "1"),
-    ),
-    "onnx": Format("model.onnx", _write_onnx, _onnx_predictors, _describe_onnx),
-    "onnx_float16": Format(
-        "model_float16.onnx", _write_onnx_float16, _onnx_predictors, _describe_onnx, exact=False
-    ),
-    "onnx_int8": Format(
-        "model_int8.onnx", _write_onnx_int8, _onnx_predictors, _describe_onnx_int8, exact=False
-    ),
-    "tflite": Format("model.tflite", _write_tflite, _tflite_predictors, _describe_tflite),
-    "tflite_int8": Format(
-        "model_int8.tflite", _write_tflite_int8, _tflite_predictors, _describe_tflite, exact=False
-    ),
-    "triton": Format(
-        "triton",
-        _write_triton,
-        lambda path: _onnx_predictors(path / "model" / "1" / "model.onnx"),
-        lambda material, path: _describe_onnx(material, path / "model" / "1" / "model.onnx"),
-    ),
-}
-"""The formats that can be exported, by the name they have in `export.formats`."""

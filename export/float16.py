@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from gdas_tf.export.onnx_graph import Graph, set_metadata
+from gdas_tf.export.onnx_passes import Graph, set_metadata
 
 _LARGEST = float(np.finfo(np.float16).max)
 # What stays in float32: pixels are standardised and probabilities computed in full precision.

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from gdas_tf import __version__
-from gdas_tf.export.onnx_graph import clean_up
+from gdas_tf.export.onnx_passes import clean_up
 from gdas_tf.files import writing
 
 if TYPE_CHECKING:
     import keras
+    from tensorflow.core.framework.graph_pb2 import GraphDef
 
     from gdas_tf.data.identity import DataIdentity
     from gdas_tf.spaces.genotype import Genotype
@@ -37,7 +38,7 @@ def to_onnx(model: keras.Model, metadata: Mapping[str, str]) -> onnx.ModelProto:
 
     Returns:
         A model with input `image` [batch, H, W, C] and output `probabilities` [batch, classes], the batch
-        being of any size.
+        being of any size. The same network gives the same bytes, in another process, too.
 
     Example:
         >>> save_onnx(to_onnx(model, describe(model, ("cat", "dog"))), "model.onnx")
@@ -56,7 +57,7 @@ def to_onnx(model: keras.Model, metadata: Mapping[str, str]) -> onnx.ModelProto:
         )
         source, target = frozen.inputs[0].name, frozen.outputs[0].name
         converted, _ = tf2onnx.convert.from_graph_def(
-            frozen.graph.as_graph_def(add_shapes=True),
+            _compute_once(frozen.graph.as_graph_def(add_shapes=True), frozen.outputs[0].op.name),
             input_names=[source],
             output_names=[target],
             opset=OPSET,
@@ -134,6 +135,41 @@ def save_onnx(model: onnx.ModelProto, path: str | Path) -> None:
     """
     with writing(Path(path)):
         Path(path).write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _compute_once(graph: GraphDef, target: str) -> GraphDef:
+    """Returns a graph in which nodes that compute the same, as the ReLU before each edge, are one node.
+
+    tf2onnx would do it, too, but leaves one or the other of them, with its layer's name, by chance.
+
+    Args:
+        graph: frozen graph without control inputs, each node of which stands after those that it reads.
+        target: name of the node that must stay.
+    """
+    import tensorflow as tf
+
+    result = type(graph)()
+    result.CopyFrom(graph)
+    del result.node[:]
+    kept: dict[tuple[str, ...], str] = {}
+    merged: dict[str, str] = {}  # name of a node that was left out -> that of the one in its place
+    for node in graph.node:
+        inputs = []
+        for name in node.input:
+            producer, colon, output = name.partition(":")
+            inputs.append(merged.get(producer, producer) + colon + output)
+        # Constants of numbers with a fraction are weights: each stays with its layer.
+        weights = node.op == "Const" and tf.as_dtype(node.attr["dtype"].type).is_floating
+        if node.op != "Placeholder" and node.name != target and not weights:
+            values = (f"{key}={node.attr[key].SerializeToString(deterministic=True)!r}" for key in node.attr)
+            first = kept.setdefault((node.op, *inputs, *sorted(values)), node.name)
+            if first != node.name:
+                merged[node.name] = first
+                continue
+        copy = result.node.add()
+        copy.CopyFrom(node)
+        copy.input[:] = inputs
+    return result
 
 
 @contextlib.contextmanager

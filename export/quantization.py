@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from gdas_tf.export.onnx_graph import Graph, attributes, set_metadata
+from gdas_tf.export.inference import open_session
 from gdas_tf.export.onnx_model import INPUT
+from gdas_tf.export.onnx_passes import Graph, attributes, set_metadata
 
 CHANNELS = 16
 """Channels are padded to a multiple of this: MLAS computes a remainder of depthwise channels one by one."""
@@ -332,13 +333,7 @@ def _standardization(model: onnx.ModelProto) -> list[str]:
 
 
 def _classes(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(model.SerializeToString())
     starts = range(0, len(images), _BATCH)
     outputs = [session.run(None, {INPUT: images[start : start + _BATCH]})[0] for start in starts]
     return np.concatenate(outputs).argmax(1)

@@ -59,13 +59,11 @@ def saved_model_predictors(path: str | Path) -> dict[str, Predictor]:
 
 
 def onnx_predictor(path: str | Path) -> Predictor:
-    """Returns the predictor of an ONNX file, which onnxruntime computes on the CPU."""
-    import onnxruntime
+    """Returns the predictor of an ONNX file, by the classifier that predict and serve use, on the CPU."""
+    from gdas_tf.export.inference import Classifier
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda pixels: session.run(["probabilities"], {"image": to_floats(pixels)})[0]
+    classifier = Classifier.open(path)
+    return lambda pixels: classifier.run(classifier.encode(to_floats(pixels)))
 
 
 def lite_predictor(path: str | Path) -> Predictor:

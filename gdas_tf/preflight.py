@@ -61,7 +61,7 @@ def check_before_start(
     if "export" in stages:
         check_packages(config.export.formats)
     if "benchmark" in stages:
-        from gdas_tf.export.benchmark import available_providers
+        from gdas_tf.export.benchmark.measuring import available_providers
 
         available_providers(config.benchmark.providers)
     if "draw" in stages:

@@ -17,14 +17,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.export.benchmark import (
-    Classifier,
-    _prediction_interval,
-    benchmark_models,
-    draw_benchmark,
-    format_table,
-    write_csv,
-)
+from gdas_tf.export.benchmark import benchmark_models, draw_benchmark, format_table, write_csv
+from gdas_tf.export.benchmark.files import OPEN_SHAPE, encode_pixels, open_file, predicted_classes
+from gdas_tf.export.benchmark.measuring import prediction_interval
+from gdas_tf.export.inference import Classifier
 
 SIDE, CLASSES = 8, 4
 
@@ -92,16 +88,17 @@ def test_any_layout_batch_and_type(
     tmp_path: Path, images: tuple[np.ndarray, np.ndarray], channels_first: bool, batch: int | str, dtype: int
 ) -> None:
     path = classifier_file(tmp_path / "m.onnx", channels_first=channels_first, batch=batch, dtype=dtype)
-    classifier = Classifier(path)
-    assert (classifier.image_shape, classifier.channels_first) == ((SIDE, SIDE, 3), channels_first)
-    found = classifier.classify(images[0])
+    classifier = open_file(path)
+    assert classifier.image_shape == (SIDE, SIDE, 3)
+    assert classifier.layout == ("nchw" if channels_first else "nhwc")
+    found = predicted_classes(classifier, images[0])
     assert (found == images[1]).mean() == 0.9
 
     result = benchmark_models([path], batch_sizes=(3,), seconds=0.01, rounds=2, warm_up=1, memory=False)
     (measurement,) = result["measurements"]
     assert measurement["batch_size"] == 3
     # A file of a fixed batch size is called as often as it takes.
-    assert len(classifier.calls(classifier.prepare(images[0][:3]))) == (3 if batch == 1 else 1)
+    assert len(classifier.calls(encode_pixels(classifier, images[0][:3]))) == (3 if batch == 1 else 1)
 
 
 def test_result_table_csv_picture(tmp_path: Path, images: tuple[np.ndarray, np.ndarray]) -> None:
@@ -220,16 +217,47 @@ def test_a_file_that_changes_meanwhile(
         benchmark_models([path], batch_sizes=(1,), seconds=0.01, rounds=2, memory=False)
 
 
+def test_files_that_leave_their_size_open(tmp_path: Path) -> None:
+    model = onnx.load(classifier_file(tmp_path / "m.onnx"))
+    for axis in (1, 2):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"size_{axis}"
+    onnx.save(model, tmp_path / "m.onnx")
+    result = benchmark_models(
+        [tmp_path / "m.onnx"], batch_sizes=(1,), seconds=0.01, rounds=1, warm_up=1, memory=False
+    )
+    assert result["files"][0]["input"] == f"float32 NHWC {'x'.join(map(str, OPEN_SHAPE))}"
+
+
+def test_accuracy_of_a_file_of_another_range(tmp_path: Path, images: tuple[np.ndarray, np.ndarray]) -> None:
+    """The file's metadata say what its input takes: benchmark reads it as predict and serve do."""
+    model = onnx.load(classifier_file(tmp_path / "m.onnx"))
+    scale = next(item for item in model.graph.initializer if item.name == "scale")
+    scale.CopyFrom(numpy_helper.from_array(np.float32(255).reshape(()), "scale"))
+    helper.set_model_props(model, {"input_range": "0..255"})
+    onnx.save(model, tmp_path / "m.onnx")
+    pixels, labels = images
+    result = benchmark_models(
+        [tmp_path / "m.onnx"],
+        batch_sizes=(1,),
+        seconds=0.01,
+        rounds=1,
+        memory=False,
+        images=pixels,
+        labels=labels,
+    )
+    assert result["files"][0]["accuracy"] == 0.9
+
+
 def test_interval_holds_another_round() -> None:
     random = np.random.default_rng(0)
     held = 0
     for _ in range(400):
         values = random.lognormal(0, 0.1, 6)
-        low, high = _prediction_interval(values[:5])
+        low, high = prediction_interval(values[:5])
         assert low <= values[:5].min() and values[:5].max() <= high
         held += low <= values[5] <= high
     assert 0.92 <= held / 400 <= 0.98
-    assert _prediction_interval(np.ones(1)) is None
+    assert prediction_interval(np.ones(1)) is None
 
 
 def test_images_that_do_not_fit_are_noted(tmp_path: Path) -> None:
@@ -248,8 +276,8 @@ def test_bad_input(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model")
     cases = {
         "missing.onnx": "there is no such file",
-        "bad.onnx": "onnxruntime cannot load it",
-        "text.onnx": "onnxruntime cannot load it",
+        "bad.onnx": "onnxruntime cannot load it: damaged or not an ONNX file",
+        "text.onnx": "onnxruntime cannot load it: damaged or not an ONNX file",
     }
     for name, words in cases.items():
         with pytest.raises(UsageError, match=f"{name}: {words}"):
@@ -268,7 +296,7 @@ def test_bad_input(tmp_path: Path) -> None:
         [helper.make_tensor_value_info("c", TensorProto.FLOAT, [1])],
     )
     onnx.save(helper.make_model(graph, ir_version=8), tmp_path / "sum.onnx")
-    with pytest.raises(UsageError, match="an image classifier has one, of 4 dimensions"):
+    with pytest.raises(UsageError, match="found 2 inputs; an image classifier has one"):
         benchmark_models([tmp_path / "sum.onnx"])
 
 

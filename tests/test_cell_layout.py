@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from gdas_tf.drawing.layout import MARGIN, Box, Curve, Item, Layout, Link, place
+from gdas_tf.drawing.layout import MARGIN, Box, Curve, Item, Layout, Link, _minimise, place
 
 CLEAR = 3.0  # points that must be left between a box and anything that isn't its own
 
@@ -161,3 +161,27 @@ def test_a_box_grows_with_its_links():
     assert layout.boxes[0].top - layout.boxes[0].bottom > 50.0
     starts = sorted(curve.start.y for curve in layout.curves)
     assert min(b - a for a, b in zip(starts, starts[1:], strict=False)) > 5.0
+
+
+def test_the_minimum_under_constraints():
+    """Karush, Kuhn & Tucker: the slope at the minimum is a sum of the constraints that are met exactly."""
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        root, rows = generator.normal(size=(5, 5)), generator.normal(size=(4, 5))
+        matrix, vector, least = root @ root.T + np.eye(5), generator.normal(size=5), generator.normal(size=4)
+        y = _minimise(matrix, vector, rows, least)
+        slack = rows @ y - least
+        assert slack.min() > -1e-9
+        met = rows[slack < 1e-9]
+        duals = np.linalg.lstsq(met.T, matrix @ y + vector, rcond=None)[0]
+        np.testing.assert_allclose(met.T @ duals, matrix @ y + vector, atol=1e-8)
+        assert duals.size == 0 or duals.min() > -1e-9
+
+
+def test_a_node_stands_amid_its_links():
+    items = [Item(0, 20.0, 20.0), *(Item(1, 60.0, 20.0) for _ in range(4)), Item(2, 20.0, 20.0)]
+    links = [Link(0, i) for i in range(1, 5)] + [Link(i, 5) for i in range(1, 5)]
+    layout = place(items, links)
+    middle = np.mean([box.center.y for box in layout.boxes[1:5]])
+    assert layout.boxes[0].center.y == pytest.approx(middle, abs=0.2)
+    assert layout.boxes[5].center.y == pytest.approx(middle, abs=0.2)

@@ -111,7 +111,7 @@ def test_override_converts_text_and_leaves_the_original():
         ({"derive.ranks": "1,1"}, "1,1", "once"),
         ({"derive.ranks": ()}, "nothing", "at least one"),
         ({"derive.ranks": "5,6"}, "5,6", "1 to 5"),
-        ({"export.formats": "onnx,coreml"}, "'coreml'", "saved_model, tf_serving, onnx"),
+        ({"export.formats": "onnx,coreml"}, "'coreml'", "onnx, onnx_float16, onnx_int8"),
         ({"seed": -1}, "-1", "at least 0"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +16,10 @@ import onnxruntime
 import pytest
 
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.export import exporter, verification
+from gdas_tf.export import exporter, formats, verification
 from gdas_tf.export.exporter import export_model, format_verification
-from gdas_tf.export.onnx_graph import Graph, clean_up, count_operators
 from gdas_tf.export.onnx_model import describe, to_onnx
+from gdas_tf.export.onnx_passes import Graph, clean_up, count_operators
 from gdas_tf.networks.derived import build_network
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 
@@ -162,6 +164,15 @@ def test_onnx_is_the_same_file_each_time(model: keras.Model, onnx_model: onnx.Mo
     assert again.SerializeToString(deterministic=True) == onnx_model.SerializeToString(deterministic=True)
 
 
+def test_two_layers_that_compute_the_same_are_one_node_named_after_the_first(model: keras.Model) -> None:
+    twice = Genotype.from_text("normal=max3@1+skip@0/max3@1+sep3@0 reduction=max3@1+avg3@0/max3@1+avg3@1")
+    small = network(twice, (12, 12, 3))
+    layers = [layer.name for layer in small.layers if isinstance(layer, keras.layers.MaxPooling2D)]
+    names = [item.name for item in to_onnx(small, {}).graph.node if item.op_type == "MaxPool"]
+    assert len(layers) == 2 * len(names)
+    assert names == layers[::2]
+
+
 def image_graph(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], size: int) -> onnx.ModelProto:
     """A model of `image` [batch, 4, size, size] -> `y`."""
     kind = onnx.TensorProto.FLOAT
@@ -247,6 +258,20 @@ def test_what_others_read_is_not_scaled() -> None:
     np.testing.assert_allclose(run(clean_up(graph), images), run(graph, images), atol=1e-5)
 
 
+def test_order_of_the_nodes_is_that_of_the_structure() -> None:
+    """Whatever order a converter wrote them in."""
+    nodes = [
+        node("Relu", "image", "a"),
+        node("Neg", "image", "b"),
+        node("Abs", "a", "c"),
+        node("Add", "b c", "y"),
+    ]
+    for order in ((0, 1, 2, 3), (1, 0, 2, 3), (0, 2, 1, 3)):
+        graph = Graph(image_graph([nodes[i] for i in order], {}, 8))
+        graph.sort()
+        assert [item.name for item in graph.nodes] == ["b", "a", "c", "y"]
+
+
 def test_sweep_drops_what_nothing_reads() -> None:
     graph = Graph(
         image_graph([node("Relu", "image", "y"), node("Neg", "unused", "dead")], {"unused": np.ones(3)}, 8)
@@ -288,6 +313,67 @@ def test_export_writes_verified_files(model: keras.Model, tmp_path: Path) -> Non
     assert signatures["serving_default"].structured_input_signature[1]["image"].dtype == tf.float32
     given = signatures["serving_pixels"](image=tf.constant(pixels))["probabilities"].numpy()
     np.testing.assert_allclose(given, wanted, atol=1e-6)
+
+
+def test_partial_export_keeps_what_is_known_of_the_other_files(model: keras.Model, tmp_path: Path) -> None:
+    def report() -> dict:
+        return json.loads((tmp_path / "verification.json").read_text())
+
+    data = data_of((16, 16, 3))
+    export_model(model, data, tmp_path, formats=("onnx", "onnx_float16", "saved_model"), images=20)
+    whole = report()
+    returned = export_model(model, data, tmp_path, formats=("onnx",), images=30)
+    assert list(returned["files"]) == ["model.onnx", "verification.json"]
+    assert list(report()["formats"]) == list(returned["formats"]) == ["onnx", "onnx_float16", "saved_model"]
+    for name in ("onnx_float16", "saved_model"):
+        assert report()["formats"][name] == whole["formats"][name]
+    assert [entry["images"] for entry in report()["formats"].values()] == [30, 20, 20]
+
+    # A file that is gone or another one is not verified.
+    (tmp_path / "model_float16.onnx").write_bytes(b"another")
+    export_model(model, data, tmp_path, formats=("onnx",), images=20)
+    assert list(report()["formats"]) == ["onnx", "saved_model"]
+
+    # Nor are those of a network with one other weight.
+    weights = model.get_weights()
+    try:
+        model.set_weights([weights[0] + np.float32(1e-3), *weights[1:]])
+        export_model(model, data, tmp_path, formats=("onnx",), images=20)
+    finally:
+        model.set_weights(weights)
+    assert list(report()["formats"]) == ["onnx"]
+    (tmp_path / "verification.json").write_text("[]")
+    export_model(model, data, tmp_path, formats=("onnx",), images=20)
+    assert list(report()["formats"]) == ["onnx"]
+
+
+def test_a_format_of_ones_own(model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "FORMATS", dict(formats.FORMATS))
+    monkeypatch.setattr(exporter, "FORMATS", formats.FORMATS)
+
+    def write(material: object, path: Path) -> None:
+        material.model.save(path)
+
+    def predictors(path: Path) -> dict[str, verification.Predictor]:
+        return {"": verification.keras_predictor(keras.models.load_model(path))}
+
+    formats.register("keras", formats.Format("copy.keras", write, predictors))
+    report = export_model(model, data_of((16, 16, 3)), tmp_path, formats=("keras",), images=10)
+    assert report["formats"]["keras"]["agreement"] == 1
+    assert (tmp_path / "copy.keras").is_file()
+    for name, file in (("keras", "other"), ("other", "model.onnx")):
+        with pytest.raises(ValueError, match="is there already"):
+            formats.register(name, formats.Format(file, write, predictors))
+
+
+def test_names_of_formats_need_no_tensorflow() -> None:
+    program = """
+import sys
+from gdas_tf.config.sections import EXPORT_FORMATS
+print(EXPORT_FORMATS, sorted({"tensorflow", "keras", "onnx", "onnxruntime", "numpy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{tuple(sorted(formats.FORMATS))} []"
 
 
 def test_export_that_differs_is_refused_and_leaves_what_was_there(
@@ -334,7 +420,7 @@ def test_held_out_images_are_spread_over_the_split() -> None:
 
 
 def test_bad_input(model: keras.Model, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"export.formats: found \['onxx'\]; accepted: saved_model, "):
+    with pytest.raises(UsageError, match=r"export.formats: found \['onxx'\]; accepted: onnx, "):
         export_model(model, data_of((16, 16, 3)), tmp_path, formats=("onxx",))
     with pytest.raises(UsageError, match=r"images \[8, 8, 1\] of 5 classes; the network takes \[16, 16, 3\]"):
         export_model(model, data_of((8, 8, 1)), tmp_path)

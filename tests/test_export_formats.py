@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +18,8 @@ import pytest
 from gdas_tf.export import exporter, quantization
 from gdas_tf.export.exporter import export_model, format_verification
 from gdas_tf.export.float16 import to_float16
-from gdas_tf.export.onnx_graph import count_operators
 from gdas_tf.export.onnx_model import describe, to_onnx
+from gdas_tf.export.onnx_passes import count_operators
 from gdas_tf.export.quantization import prepare, quantize
 from gdas_tf.networks.derived import build_network
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
@@ -57,12 +60,26 @@ def floats(model: keras.Model) -> onnx.ModelProto:
     return to_onnx(model, describe(model, CLASSES, GENOTYPE))
 
 
-@pytest.fixture(scope="module")
-def images() -> np.ndarray:
+def pictures() -> np.ndarray:
     """Smooth pictures, more alike to photographs than noise is; float32 in [0, 1]."""
     random = np.random.default_rng(2)
     coarse = random.random((48, 3, 3, 3), np.float32)
     return np.repeat(np.repeat(coarse, 4, axis=1), 4, axis=2)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return pictures()
+
+
+def data_of(model: keras.Model, images: np.ndarray) -> SimpleNamespace:
+    """A data set of images, float32 in [0, 1], the labels of which are what the network says of them."""
+    pixels = (255 * images).astype(np.uint8)
+    labels = model.predict_on_batch(pixels / np.float32(255)).argmax(1).astype(np.int32)
+    split = SimpleNamespace(images=pixels, labels=labels)
+    return SimpleNamespace(
+        name="made up", class_names=CLASSES, classes=len(CLASSES), image_shape=SHAPE, train=split, test=split
+    )
 
 
 def session(model: onnx.ModelProto, optimized: Path | None = None) -> onnxruntime.InferenceSession:
@@ -158,12 +175,7 @@ def test_other_calibrations_are_tried_until_one_is_good_enough(
 
 
 def test_all_formats(model: keras.Model, images: np.ndarray, tmp_path: Path) -> None:
-    pixels = (255 * images).astype(np.uint8)
-    labels = model.predict_on_batch(pixels / np.float32(255)).argmax(1).astype(np.int32)
-    split = SimpleNamespace(images=pixels, labels=labels)
-    data = SimpleNamespace(
-        name="made up", class_names=CLASSES, classes=len(CLASSES), image_shape=SHAPE, train=split, test=split
-    )
+    data = data_of(model, images)
     report = export_model(
         model, data, tmp_path, formats=tuple(exporter.FORMATS), calibration_images=32, genotype=GENOTYPE
     )
@@ -196,13 +208,50 @@ def test_all_formats(model: keras.Model, images: np.ndarray, tmp_path: Path) -> 
     assert config.dynamic_batching.max_queue_delay_microseconds == 1000
 
 
-def test_loss_of_accuracy_is_reported(model: keras.Model, images: np.ndarray, tmp_path: Path) -> None:
-    pixels = (255 * images).astype(np.uint8)
-    labels = model.predict_on_batch(pixels / np.float32(255)).argmax(1).astype(np.int32)
-    split = SimpleNamespace(images=pixels, labels=labels)
-    data = SimpleNamespace(
-        name="made up", class_names=CLASSES, classes=len(CLASSES), image_shape=SHAPE, train=split, test=split
+_EXPORT = """
+import hashlib, json, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_export_formats import CLASSES, GENOTYPE, data_of, keras, pictures
+from gdas_tf.export import exporter
+model = keras.models.load_model({model!r})
+found = []
+for number in range({times}):
+    folder = Path({folder!r}) / str(number)
+    exporter.export_model(
+        model, data_of(model, pictures()), folder, formats=tuple(exporter.FORMATS), calibration_images=32,
+        genotype=GENOTYPE,
     )
+    files = [item for item in sorted(folder.rglob("*")) if item.is_file()]
+    digests = [hashlib.sha256(item.read_bytes()).hexdigest() for item in files]
+    found.append(dict(zip((str(item.relative_to(folder)) for item in files), digests, strict=True)))
+print(json.dumps(found))
+"""
+
+
+def test_exports_of_one_network_give_the_same_bytes(model: keras.Model, tmp_path: Path) -> None:
+    """Three in one process and one in another, which hashes text differently: all files of all formats."""
+    model.save(tmp_path / "model.keras")
+    exports = []
+    for times in (3, 1):
+        program = _EXPORT.format(
+            tests=str(Path(__file__).parent),
+            model=str(tmp_path / "model.keras"),
+            times=times,
+            folder=str(tmp_path / str(times)),
+        )
+        environment = {**os.environ, "PYTHONHASHSEED": str(times)}
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+        )
+        exports += json.loads(done.stdout.splitlines()[-1])
+    assert {"model.onnx", "saved_model/fingerprint.pb", "verification.json"} < set(exports[0])
+    for other in exports[1:]:
+        assert other == exports[0]
+
+
+def test_loss_of_accuracy_is_reported(model: keras.Model, images: np.ndarray, tmp_path: Path) -> None:
+    data = data_of(model, images)
 
     def constant(path: Path) -> dict[str, exporter.verification.Predictor]:
         return {"": lambda pixels: np.tile(np.float32([0, 0, 0, 1]), (len(pixels), 1))}
@@ -211,7 +260,7 @@ def test_loss_of_accuracy_is_reported(model: keras.Model, images: np.ndarray, tm
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(exporter.FORMATS, "onnx_int8", form)
         report = export_model(model, data, tmp_path, formats=("onnx_int8",))
-    lost = 100 * (labels != 3).mean()
+    lost = 100 * (data.test.labels != 3).mean()
     assert lost > 1
     assert report["formats"]["onnx_int8"]["warning"] == f"loses {lost:.1f} points of accuracy"
     assert f"onnx_int8: loses {lost:.1f} points" in format_verification(report)

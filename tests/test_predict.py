@@ -16,7 +16,7 @@ from PIL import Image
 from serving_helpers import CLASS_NAMES, make_model, picture, picture_bytes
 
 from gdas_tf.cli.main import main
-from gdas_tf.export.serving.classifier import Classifier
+from gdas_tf.export.inference import Classifier
 from gdas_tf.export.serving.images import ImageError, ImageFormatError, ImageSizeError, load_image
 
 SHAPE = (8, 8, 3)

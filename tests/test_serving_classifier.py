@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from serving_helpers import CLASS_NAMES, make_model
 
 from gdas_tf.errors import UsageError
-from gdas_tf.export.serving.classifier import Classifier, InputOptions
+from gdas_tf.export.inference import Classifier, InputOptions
 from gdas_tf.export.serving.repository import find_models, model_path
 
 
@@ -60,6 +60,21 @@ def test_variants_agree(
     assert classifier.class_names == CLASS_NAMES
     tolerance = 1e-2 if variant.get("dtype") == "float16" else 1e-5
     np.testing.assert_allclose(classifier.classify(images), expected, atol=tolerance)
+
+
+def test_output_with_axes_of_one(tmp_path: Path, images: np.ndarray, expected: np.ndarray) -> None:
+    """[images, classes, 1, 1], as networks without a flattening end in."""
+    model = onnx.load(make_model(tmp_path / "a.onnx"))
+    name = model.graph.output[0].name
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 3]), "last"))
+    model.graph.node.append(helper.make_node("Unsqueeze", [name, "last"], ["long"]))
+    del model.graph.output[:]
+    model.graph.output.append(
+        helper.make_tensor_value_info("long", TensorProto.FLOAT, ["batch", len(CLASS_NAMES), 1, 1])
+    )
+    onnx.save(model, tmp_path / "long.onnx")
+    classifier = Classifier.load(tmp_path / "long.onnx")
+    np.testing.assert_allclose(classifier.classify(images), expected, atol=1e-6)
 
 
 def test_pixels_in(tmp_path: Path, images: np.ndarray, expected: np.ndarray) -> None:

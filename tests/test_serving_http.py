@@ -23,7 +23,7 @@ from PIL import Image
 from serving_helpers import CLASS_NAMES, Server, make_model, picture, picture_bytes, serving, wait_until
 from tritonclient.utils import InferenceServerException
 
-from gdas_tf.export.serving.classifier import Classifier
+from gdas_tf.export.inference import Classifier
 from gdas_tf.export.serving.http import BodyReader, HttpError, Reply, compress
 from gdas_tf.export.serving.images import load_image
 from gdas_tf.spaces.genotype import GENOTYPES
@@ -817,7 +817,7 @@ def test_addresses(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
 def test_without_tensorflow(folder: Path) -> None:
     code = (
         "import sys, gdas_tf.cli.serve, gdas_tf.cli.predict, gdas_tf.export.serving.server;"
-        "from gdas_tf.export.serving.classifier import Classifier;"
+        "from gdas_tf.export.inference import Classifier;"
         f"Classifier.load({str(folder / 'new.onnx')!r});"
         "print([name for name in ('tensorflow', 'keras', 'matplotlib') if name in sys.modules])"
     )

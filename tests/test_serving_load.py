@@ -15,7 +15,7 @@ import psutil
 import pytest
 from serving_helpers import Server, make_model, picture, picture_bytes, serving
 
-from gdas_tf.export.serving.classifier import Classifier
+from gdas_tf.export.inference import Classifier
 from gdas_tf.export.serving.images import load_image
 
 SHAPE = (8, 8, 3)

@@ -19,7 +19,7 @@ import pytest
 import requests
 from serving_helpers import make_model, picture, serving
 
-from gdas_tf.export.serving.classifier import Classifier
+from gdas_tf.export.inference import Classifier
 from gdas_tf.export.serving.images import load_image
 from gdas_tf.spaces.genotype import GENOTYPES
 

@@ -18,8 +18,8 @@ import pytest
 from serving_helpers import Server, make_model, serving, wait_until
 
 from gdas_tf.errors import RunError
+from gdas_tf.export.inference import Classifier, InputOptions
 from gdas_tf.export.serving import processes
-from gdas_tf.export.serving.classifier import Classifier, InputOptions
 from gdas_tf.export.serving.repository import ModelFile
 from gdas_tf.export.serving.server import ServerSettings, listen
 

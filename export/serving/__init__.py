@@ -1,9 +1,8 @@
-"""Serving of exported networks: one classifier for `predict` and `serve`, and the HTTP server around it.
+"""Serving of exported networks: the HTTP server around the classifier of `gdas_tf.export.inference`.
 
 Nothing here imports TensorFlow; an ONNX file, onnxruntime, NumPy and Pillow are enough.
 
 - images: a picture file to the array that a network takes
-- classifier: an ONNX image classifier, ours or anybody's
 - repository: names and versions of the models to serve
 - batching: requests to batches
 - open_inference, tensorflow_serving, classification: the three protocols

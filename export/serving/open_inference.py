@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from gdas_tf import __version__
-from gdas_tf.export.serving.classifier import Tensor
+from gdas_tf.export.inference import Tensor
 from gdas_tf.export.serving.http import Call, HttpError, Reply, json_reply, parse_json
 from gdas_tf.export.serving.served_model import ServedModel, array_from_json
 

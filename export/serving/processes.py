@@ -32,8 +32,8 @@ from typing import Any
 from prometheus_client.multiprocess import mark_process_dead
 
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.export.inference import InputOptions
 from gdas_tf.export.serving.application import Application
-from gdas_tf.export.serving.classifier import InputOptions
 from gdas_tf.export.serving.metrics import FOLDER_VARIABLE, Metrics
 from gdas_tf.export.serving.repository import ModelFile
 from gdas_tf.export.serving.server import (

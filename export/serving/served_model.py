@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from gdas_tf.export.inference import Classifier
 from gdas_tf.export.serving.batching import Batcher, DeadlineError, InferenceError, QueueFullError
-from gdas_tf.export.serving.classifier import Classifier
 from gdas_tf.export.serving.http import HttpError, busy_error
 from gdas_tf.export.serving.metrics import ModelMetrics, Statistics
 

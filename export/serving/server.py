@@ -16,8 +16,8 @@ from typing import Any
 import uvicorn
 
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.export.inference import Classifier, InputOptions
 from gdas_tf.export.serving.application import Application, Limits
-from gdas_tf.export.serving.classifier import Classifier, InputOptions
 from gdas_tf.export.serving.metrics import Metrics, ModelMetrics
 from gdas_tf.export.serving.repository import ModelFile
 from gdas_tf.export.serving.served_model import ServedModel

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gdas_tf.export.serving.classifier import Tensor
+from gdas_tf.export.inference import Tensor
 from gdas_tf.export.serving.http import Call, HttpError, Reply, json_reply, parse_json
 from gdas_tf.export.serving.served_model import ServedModel, array_from_json
 

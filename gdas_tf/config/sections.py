@@ -24,22 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from gdas_tf.errors import UsageError
+from gdas_tf.export.formats import FORMATS
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.macro import MACROS
 from gdas_tf.spaces.macro import SYNONYMS as MACRO_SYNONYMS
 from gdas_tf.user_files import parse_json, parse_yaml, read_text
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-EXPORT_FORMATS = (
-    "saved_model",
-    "tf_serving",
-    "onnx",
-    "onnx_float16",
-    "onnx_int8",
-    "tflite",
-    "tflite_int8",
-    "triton",
-)
+EXPORT_FORMATS = tuple(FORMATS)
 
 
 def _field(

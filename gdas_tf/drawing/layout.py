@@ -28,7 +28,6 @@ _APART_TARGETS = 8.0  # added between boxes that lead to different ones
 _PORT_STEP = 7.0  # between two links at the same side of a box
 _RESTARTS = 24
 _REWEIGHTINGS = 6
-_ITERATIONS = 2000
 _LEVEL = 20.0  # how much links that are nearly level are made level, in points
 
 
@@ -303,7 +302,7 @@ def _place_vertically(graph: _Graph, order: Order, ports: Ports) -> np.ndarray:
     for _ in range(_REWEIGHTINGS):
         # The little extra pull to the middle keeps the whole in place.
         matrix = rise.T @ (rise * weights[:, None]) + 1e-3 * np.eye(size)
-        heights = _minimise(matrix, rise.T @ (weights * offset), rows, distances, heights)
+        heights = _minimise(matrix, rise.T @ (weights * offset), rows, distances)
         weights = 1.0 + _LEVEL / (np.abs(rise @ heights + offset) + 1.0)
 
     # Rounded, so that the picture doesn't depend on the machine's last digits; then exactly apart again.
@@ -343,27 +342,31 @@ def _straighten(graph: _Graph, order: Order) -> list[int]:
     return [numbers[group] for group in groups]
 
 
-def _minimise(
-    matrix: np.ndarray, vector: np.ndarray, rows: np.ndarray, least: np.ndarray, start: np.ndarray
-) -> np.ndarray:
-    """Minimises y @ matrix @ y / 2 + vector @ y subject to rows @ y >= least, nearly.
+def _minimise(matrix: np.ndarray, vector: np.ndarray, rows: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Minimises y @ matrix @ y / 2 + vector @ y subject to rows @ y >= least.
 
-    The alternating direction method of multipliers (Stellato et al., "OSQP", 2020).
+    With z the offset of y from the free minimum, in coordinates in which the matrix is the identity, that is
+    the shortest z with A z >= b, which non-negative least squares give (Lawson & Hanson, "Solving Least
+    Squares Problems", 1974, chapter 23). Linear programming of absolute values alone does not put a node amid
+    its links.
+
+    Args:
+        matrix: symmetric and positive definite.
+        vector: [n].
+        rows: [m, n], of constraints that some y fulfils.
+        least: [m].
     """
-    step = 1.0
-    inverse = np.linalg.inv(matrix + step * rows.T @ rows)
-    y = start
-    slack = np.maximum(rows @ y, least)
-    dual = np.zeros(len(least))
-    for _ in range(_ITERATIONS):
-        y = inverse @ (rows.T @ (step * slack - dual) - vector)
-        reached = rows @ y
-        before = slack
-        slack = np.maximum(reached + dual / step, least)
-        dual += step * (reached - slack)
-        if len(least) and max(np.abs(reached - slack).max(), np.abs(slack - before).max()) < 1e-3:
-            break
-    return y
+    from scipy.optimize import nnls
+
+    free = -np.linalg.solve(matrix, vector)
+    if not len(rows):
+        return free
+    inverse = np.linalg.inv(np.linalg.cholesky(matrix))
+    system = np.vstack([inverse @ rows.T, least - rows @ free])
+    target = np.zeros(len(system))
+    target[-1] = 1.0
+    residual = system @ nnls(system, target)[0] - target
+    return free - inverse.T @ (residual[:-1] / residual[-1])
 
 
 def _distance(graph: _Graph, upper: int, lower: int) -> float:

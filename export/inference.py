@@ -1,10 +1,14 @@
-"""An ONNX image classifier behind one interface, whoever exported it."""
+"""An ONNX image classifier behind one interface, whoever exported it: for predict, serve and benchmark.
+
+It reads the signature of a file (input, layout, type, output, classes, metadata), makes the session of
+onnxruntime and classifies. It needs NumPy and onnxruntime, and never TensorFlow.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +45,8 @@ class InputOptions:
         input_range: what black and white are to the network, `0..1`, `0..255` or `-1..1`.
         mean: per channel, subtracted from images in [0, 1].
         std: per channel, images are divided by it.
+        assumed_shape: height, width and channels where neither the file nor the other options say them;
+            given, what cannot be told is no error.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -50,6 +56,7 @@ class InputOptions:
     input_range: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    assumed_shape: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,15 +73,19 @@ class Classifier:
     """An ONNX image classifier in onnxruntime.
 
     Attributes:
+        path: the file.
+        session: of onnxruntime.
         input, output: the tensors as the file has them.
         batch_size: the one batch size that the file takes, or None for any.
         layout: order of the input's axes.
         image_shape: height, width, channels.
         input_range: smallest and largest value of the input, or None when the file doesn't say.
-        class_names: names of the classes.
-        logits: whether the output is logits rather than probabilities.
+        class_names: names of the classes; none until the network has run when the file has no names.
+        logits: whether the output is logits rather than probabilities, which shows when the network runs.
         metadata: the file's own metadata.
         file_size: bytes.
+        options: what the user says of the file.
+        threads: threads of onnxruntime; 0 for its own choice.
 
     Example:
         >>> classifier = Classifier.load("runs/digits-quick/export/model.onnx")
@@ -82,6 +93,7 @@ class Classifier:
         (2, 10)
     """
 
+    path: Path
     session: Any
     input: Tensor
     output: Tensor
@@ -98,7 +110,7 @@ class Classifier:
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 0, options: InputOptions | None = None) -> Classifier:
-        """Loads an ONNX file.
+        """Loads an ONNX file to classify with, and runs it once.
 
         Args:
             path: the file.
@@ -108,30 +120,47 @@ class Classifier:
         Raises:
             UsageError: the file is missing or damaged, or is not an image classifier.
         """
-        import onnxruntime
-
-        path = Path(path)
-        options = options or InputOptions()
-        if not path.is_file():
-            raise UsageError(f"model {path}: there is no such file")
-        threads = threads or cores()
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads
-        settings.log_severity_level = 4  # its errors are raised as well
         # Threads that spin between operations take the cores from the HTTP server.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        classifier = cls.open(
+            path, threads=threads or cores(), options=options, providers=_providers(), spinning=False
+        )
         try:
-            session = onnxruntime.InferenceSession(str(path), settings, providers=_providers())
-        except Exception as error:  # onnxruntime has a dozen of its own, without a common one
-            raise UsageError(f"model {path}: damaged or not an ONNX file ({str(error)[:200]})") from error
-        try:
-            classifier = cls(
-                session=session, file_size=path.stat().st_size, threads=threads, **_describe(session, options)
-            )
             classifier._probe()
         except UsageError as error:
             raise UsageError(f"model {path}: {error}") from error
         return classifier
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        threads: int = 0,
+        options: InputOptions | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        spinning: bool = True,
+    ) -> Classifier:
+        """Loads an ONNX file and reads its signature, and does not run it.
+
+        Args:
+            path: the file.
+            threads: threads within an operator; 0 leaves the choice to onnxruntime.
+            options: what the file doesn't say of itself.
+            providers: execution providers, the best one first.
+            spinning: whether threads that wait for the next operation keep their cores busy.
+
+        Raises:
+            UsageError: the file is missing or damaged, or its signature is not that of an image classifier.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UsageError(f"model {path}: there is no such file; give an ONNX file")
+        try:
+            session = open_session(path, threads=threads, providers=providers, spinning=spinning)
+            about = read_signature(session, options or InputOptions())
+        except UsageError as error:
+            raise UsageError(f"model {path}: {error}") from error
+        return cls(path=path, session=session, file_size=path.stat().st_size, threads=threads, **about)
 
     @property
     def genotype(self) -> dict[str, Any] | None:
@@ -172,12 +201,18 @@ class Classifier:
         """
         if self.batch_size is None or len(batch) == self.batch_size:
             return self._run(batch)
-        outputs = []
-        for start in range(0, len(batch), self.batch_size):
-            part = batch[start : start + self.batch_size]
-            padding = [(0, self.batch_size - len(part))] + [(0, 0)] * (part.ndim - 1)
-            outputs.append(self._run(np.pad(part, padding))[: len(part)])
-        return np.concatenate(outputs)
+        return np.concatenate([self._run(part) for part in self.calls(batch)])[: len(batch)]
+
+    def calls(self, batch: np.ndarray) -> list[np.ndarray]:
+        """Returns what each call of the network is fed for a batch, as its input takes it.
+
+        That is the batch, or parts of it where the batch size is fixed, the last one filled up with zeros.
+        """
+        if self.batch_size is None or len(batch) == self.batch_size:
+            return [batch]
+        missing = -len(batch) % self.batch_size
+        filled = np.pad(batch, [(0, missing)] + [(0, 0)] * (batch.ndim - 1))
+        return list(filled.reshape(-1, self.batch_size, *batch.shape[1:]))
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         """Returns the probabilities that outputs stand for, float32 [n, classes]."""
@@ -226,7 +261,9 @@ class Classifier:
         return min(times)
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
-        return self.session.run([self.output.name], {self.input.name: batch})[0]
+        output = self.session.run([self.output.name], {self.input.name: batch})[0]
+        # Some networks end in [images, classes, 1, 1].
+        return output if output.ndim == 2 else output.reshape(len(output), -1)
 
     def _probe(self) -> None:
         """Runs once, which warms up, counts the classes where the file doesn't, and tells logits."""
@@ -237,7 +274,7 @@ class Classifier:
             raise UsageError(
                 f"it does not run on images {list(self.image_shape)} ({str(error)[:200]})"
             ) from error
-        if outputs.ndim != 2 or len(outputs) != len(noise):
+        if len(outputs) != len(noise):
             raise UsageError(
                 f"output {self.output.name} is {list(outputs.shape)} for {len(noise)} images; "
                 "accepted are [images, classes]"
@@ -251,6 +288,35 @@ class Classifier:
         self.logits = bool((outputs < 0).any() or (np.abs(sums - 1) > 0.02).any())
 
 
+def open_session(
+    model: Path | bytes,
+    *,
+    threads: int = 0,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    spinning: bool = True,
+) -> Any:
+    """Returns onnxruntime's session of a model, a file or its content; see `Classifier.open`.
+
+    Raises:
+        UsageError: onnxruntime cannot load it.
+    """
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 4  # its errors are raised as well
+    if not spinning:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return onnxruntime.InferenceSession(source, settings, providers=list(providers))
+    except Exception as error:  # onnxruntime has a dozen of its own, without a common one
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"onnxruntime cannot load it: damaged or not an ONNX file ({reason:.200})"
+        ) from error
+
+
 def _providers() -> list[str]:
     import onnxruntime
 
@@ -258,11 +324,16 @@ def _providers() -> list[str]:
     return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
 
 
-def _describe(session: Any, options: InputOptions) -> dict[str, Any]:
-    """Returns what a session, its metadata and the options say of the classifier."""
+def read_signature(session: Any, options: InputOptions) -> dict[str, Any]:
+    """Returns what a session, its metadata and the options say of the classifier, by `Classifier`'s names.
+
+    Raises:
+        UsageError: it is no image classifier, or something of it is neither in the file nor in the options.
+    """
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     if metadata.get("producer", "").startswith("gdas-tf"):
-        options = InputOptions()  # such a file says all of itself
+        # Such a file says all of itself.
+        options = InputOptions(assumed_shape=options.assumed_shape)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1:
         raise UsageError(f"found {len(inputs)} inputs; an image classifier has one")
@@ -278,7 +349,7 @@ def _describe(session: Any, options: InputOptions) -> dict[str, Any]:
     height, width, channels = shape
     return {
         "input": Tensor(source.name, dtype, shape if layout == "nhwc" else (channels, height, width)),
-        "output": Tensor(target.name, DATA_TYPES[target.type], ()),
+        "output": Tensor(target.name, DATA_TYPES[target.type], _known(target.shape[1:2])),
         "batch_size": batch,
         "layout": layout,
         "image_shape": shape,
@@ -289,9 +360,14 @@ def _describe(session: Any, options: InputOptions) -> dict[str, Any]:
     }
 
 
+def _known(axes: Sequence[Any]) -> tuple[int, ...]:
+    """Returns the axes if all have a size, else nothing; onnxruntime gives None or a name for an open one."""
+    return tuple(axes) if all(isinstance(axis, int) and axis > 0 for axis in axes) else ()
+
+
 def _classes_output(outputs: Any) -> Any:
     for output in outputs:
-        if output.type in DATA_TYPES and len(output.shape) == 2:
+        if output.type in DATA_TYPES and len(output.shape) >= 2 and set(output.shape[2:]) <= {1}:
             return output
     found = ", ".join(f"{output.name}: {output.type} {output.shape}" for output in outputs)
     raise UsageError(f"no output of shape [images, classes]; found {found}")
@@ -310,7 +386,8 @@ def _image_shape(
     layout = options.layout
     if layout is None:
         layout = "nchw" if axes[0] in (1, 3) and axes[2] not in (1, 3) else "nhwc"
-        if axes[0] not in (1, 3) and axes[2] not in (1, 3) and "image_shape" not in metadata:
+        told_otherwise = "image_shape" in metadata or options.assumed_shape is not None
+        if axes[0] not in (1, 3) and axes[2] not in (1, 3) and not told_otherwise:
             raise UsageError(f"cannot tell the layout of input axes {axes}; give --layout nchw or nhwc")
     height, width, channels = axes if layout == "nhwc" else (*axes[1:], axes[0])
     told = _json(metadata, "image_shape")
@@ -325,6 +402,11 @@ def _image_shape(
             )
         height, width = options.image_size
     channels = channels or options.image_channels
+    if options.assumed_shape is not None:
+        height, width, channels = (
+            own or assumed
+            for own, assumed in zip((height, width, channels), options.assumed_shape, strict=True)
+        )
     if height is None or width is None:
         raise UsageError("it takes images of any size; give --image-size HEIGHTxWIDTH")
     if channels is None:
