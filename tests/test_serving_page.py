@@ -21,7 +21,7 @@ from serving_helpers import make_model, picture, serving
 
 from gdas_tf.export.serving.classifier import Classifier
 from gdas_tf.export.serving.images import load_image
-from gdas_tf.genotype import GENOTYPES
+from gdas_tf.spaces.genotype import GENOTYPES
 
 SHAPE = (8, 8, 3)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -13,10 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from gdas_tf.export.serving.memory import give_back
 from gdas_tf.images import to_array
+
+TILEWIDTH, TILELENGTH = 322, 323  # tags of TIFF
 
 MAX_PIXELS = 50_000_000
 """Pixels of a picture at most; about twice those of a usual camera."""
+
+_LARGE = 4_000_000
+"""Pixels of a picture from which on its memory is worth giving back."""
 
 
 class ImageError(ValueError):
@@ -56,6 +62,16 @@ def load_image(
         >>> load_image(Path("cat.jpg").read_bytes(), (32, 32, 3)).shape
         (32, 32, 3)
     """
+    pixels, found = _decode(data, image_shape, formats, max_pixels)
+    if found > _LARGE:
+        give_back()
+    return pixels.astype(np.float32) / 255
+
+
+def _decode(
+    data: bytes, image_shape: tuple[int, int, int], formats: Sequence[str] | None, max_pixels: int
+) -> tuple[np.ndarray, int]:
+    """Returns uint8 [height, width, channels], and how many pixels the picture itself has."""
     *size, channels = image_shape
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, of many pixels and damaged EXIF data
@@ -64,14 +80,24 @@ def load_image(
         except Image.DecompressionBombError as error:
             raise ImageSizeError(f"the picture has more than {max_pixels:,} pixels") from error
         except Exception as error:  # Pillow raises many kinds on bytes that are no picture
-            names = " or ".join(formats) if formats else "known"
+            *names, last = formats or ("known",)
+            names = " or ".join(filter(None, [", ".join(names), last]))
             raise ImageFormatError(f"the {len(data)} bytes are no {names} picture") from error
-        if image.width * image.height > max_pixels:
-            raise ImageSizeError(
-                f"the picture has {image.width} x {image.height} pixels; accepted are {max_pixels:,} at most"
-            )
+        for width, height in (image.size, _tile_size(image)):
+            if width * height > max_pixels:
+                raise ImageSizeError(
+                    f"the picture has {width} x {height} pixels; accepted are {max_pixels:,} at most"
+                )
         try:
             pixels = to_array(image, tuple(size), channels)
         except Exception as error:
             raise ImageError(f"the {image.format} picture is damaged or cut off") from error
-    return pixels.astype(np.float32) / 255
+    return pixels, image.width * image.height
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """Returns width and height of a TIFF picture's tiles, which may be larger than the picture itself."""
+    try:
+        return tuple(int(image.tag_v2.get(tag, 0)) for tag in (TILEWIDTH, TILELENGTH))
+    except (AttributeError, TypeError, ValueError):  # another format, or damaged
+        return 0, 0
