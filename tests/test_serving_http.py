@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import http.client
 import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -554,6 +557,26 @@ def test_too_large(server: Server) -> None:
     assert (other.status_code, "accepted are gzip and deflate" in other.text) == (415, True)
 
 
+def test_refused_requests_keep_the_connection(server: Server) -> None:
+    """Also when their bodies come after the answer could have been given; large ones end it, and say so."""
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
+    for path, size, closed in (
+        ("/nothing", 900, False),
+        ("/nothing", 60_000, False),
+        ("/nothing", 70_000, True),
+    ):
+        for _ in range(1 if closed else 5):
+            connection.putrequest("POST", path)
+            connection.putheader("Content-Length", str(size))
+            connection.endheaders()
+            time.sleep(0.02)
+            with contextlib.suppress(ConnectionError):
+                connection.send(b"x" * size)
+            answer = connection.getresponse()
+            assert (answer.status, answer.getheader("connection") == "close") == (404, closed)
+            assert b"no such path" in answer.read()
+
+
 def test_not_http(server: Server) -> None:
     for garbage in (
         b"\x16\x03\x01\x00\xa5\x01\x00",
@@ -721,7 +744,7 @@ class TestUnderPressure:
 
     def test_shutdown_finishes_what_was_accepted(self, tmp_path: Path) -> None:
         path = make_model(tmp_path / "slow.onnx", (64, 64, 3), width=64, depth=SLOW)
-        with serving(path, "--max-batch-size", "1") as server:
+        with serving(path, "--max-batch-size", "1", "--deadline", "60") as server:
             answers: list[requests.Response] = []
             threads = [threading.Thread(target=lambda: answers.append(self.ask(server))) for _ in range(20)]
             for thread in threads:
@@ -729,7 +752,7 @@ class TestUnderPressure:
             idle = 'gdas_tf_queue_images{model="slow",version="1"} 0.0'
             wait_until(lambda: idle not in requests.get(f"{server.url}/metrics").text)
             server.process.send_signal(signal.SIGTERM)
-            assert requests.get(f"{server.url}/v2/health/ready").status_code == 503
+            wait_until(lambda: requests.get(f"{server.url}/v2/health/ready").status_code == 503, 0.001)
             for thread in threads:
                 thread.join()
             assert [answer.status_code for answer in answers] == [200] * 20

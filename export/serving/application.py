@@ -146,15 +146,22 @@ class Application:
             return
         started = time.perf_counter()
         headers = dict(scope["headers"])
-        api, body = "other", b""
+        api, body, refusal = "other", b"", None
         try:
-            route = self._find_route(scope, headers)
+            try:
+                route = self._find_route(scope, headers)
+            except HttpError as error:
+                # A small body is read all the same: else granian could not keep the connection.
+                refusal = error
+                route = _Route(_raising(error), api, _SMALL_BODY)
             api = route.api
             body = await self._bodies.read(headers, receive, route.max_body)
             reply = await route.handler(Call(headers, body, scope["query_string"], self._parser))
             if b"accept-encoding" in headers:
                 reply = compress(reply, headers[b"accept-encoding"])
         except HttpError as error:
+            if refusal is not None and error is not refusal:
+                error = HttpError(refusal.status, refusal.message, *refusal.headers, _CLOSE)
             reply = error.reply()
         except ClientGoneError:
             return
@@ -355,6 +362,13 @@ def describe(model: ServedModel) -> dict[str, Any]:
 def _always(reply: Reply) -> Handler:
     async def handler(call: Call) -> Reply:
         return reply
+
+    return handler
+
+
+def _raising(error: HttpError) -> Handler:
+    async def handler(call: Call) -> Reply:
+        raise error
 
     return handler
 

@@ -23,6 +23,8 @@ JSON = b"application/json"
 SMALL_JSON = 2**16
 """Bytes of JSON that the event loop parses itself, in about a millisecond; a thread does it for more."""
 
+_CLOSE = (b"connection", b"close")
+
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
@@ -186,7 +188,7 @@ class BodyReader:
                     if size > max_bytes:
                         raise _too_large("more came in", max_bytes)
                     if self._total > self.max_total_bytes:
-                        raise busy_error("the server holds as many requests as it may", 1)
+                        raise busy_error("the server holds as many requests as it may", 1, _CLOSE)
                     more = message.get("more_body", False)
                 body = parts[0] if len(parts) == 1 else b"".join(parts)
                 encoding = headers.get(b"content-encoding")
@@ -200,7 +202,7 @@ class BodyReader:
         except TimeoutError as error:
             self._total -= size
             raise HttpError(
-                408, f"the body did not come in within {self.timeout:g} seconds", (b"connection", b"close")
+                408, f"the body did not come in within {self.timeout:g} seconds", _CLOSE
             ) from error
         except BaseException:
             self._total -= size
@@ -215,12 +217,12 @@ class BodyReader:
 
 def _too_large(found: str, max_bytes: int) -> HttpError:
     message = f"the body is too large: {found}; accepted here are {max_bytes:,} bytes at most"
-    return HttpError(413, message, (b"connection", b"close"))
+    return HttpError(413, message, _CLOSE)
 
 
-def busy_error(message: str, retry_after: int) -> HttpError:
+def busy_error(message: str, retry_after: int, *headers: tuple[bytes, bytes]) -> HttpError:
     """Returns the error of a server that has too much to do; `retry_after` is in seconds."""
-    return HttpError(503, message, (b"retry-after", str(retry_after).encode()))
+    return HttpError(503, message, (b"retry-after", str(retry_after).encode()), *headers)
 
 
 def _decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
