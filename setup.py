@@ -45,9 +45,9 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "serve": [
-            "uvicorn[standard]>=0.30,<1",
+            "granian[uvloop]>=2.8,<3",
             "orjson>=3.10,<4",
-            "python-multipart>=0.0.12",
+            "python-multipart>=0.0.32",  # limits the headers of a form's part
             "prometheus-client>=0.20,<1",
         ],
         "dev": [

@@ -53,6 +53,14 @@ def add_parser(subparsers: Any) -> None:
         help="file with the token that clients must send, as 'Authorization: Bearer TOKEN' "
         f"[${_TOKEN_VARIABLE}]",
     )
+    group.add_argument(
+        "--allowed-hosts",
+        type=_names,
+        default=(),
+        metavar="NAME,…",
+        help="without a token: names that the server is called by, as of a proxy before it "
+        "[those of this machine's loopback and of --host]",
+    )
     group.add_argument("--access-log", action="store_true", help="log each request on stderr")
     _add_number(
         group,
@@ -67,7 +75,12 @@ def add_parser(subparsers: Any) -> None:
         group, "--max-delay", 2.0, "milliseconds that a busy server waits for a batch to fill, at most", 0
     )
     _add_number(
-        group, "--queue-size", 256, "images accepted and not answered per model; beyond it clients get 503"
+        group,
+        "--queue-size",
+        0,
+        "images accepted and not answered per model; beyond it clients get 503; "
+        "0: in each process 4 requests of --max-images",
+        0,
     )
     _add_number(group, "--deadline", 10.0, "seconds until a request is answered, else the client gets 504")
     _add_number(
@@ -75,7 +88,12 @@ def add_parser(subparsers: Any) -> None:
     )
     group = parser.add_argument_group("limits")
     _add_number(group, "--max-images", 128, "images of a request")
-    _add_number(group, "--max-body", 32.0, "MiB of a request's body, also after decompression")
+    _add_number(
+        group,
+        "--max-body",
+        32.0,
+        "MiB of a request's body, also after decompression; less if the model needs less",
+    )
     _add_number(group, "--max-pixels", 50.0, "millions of pixels of a picture")
     add_input_options(parser)
     options.add_common(parser)
@@ -84,7 +102,7 @@ def add_parser(subparsers: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Serves."""
     try:
-        from gdas_tf.export.serving import server
+        from gdas_tf.export.serving import server, workers
     except ModuleNotFoundError as error:
         raise UsageError(f"serve: needs the package {error.name}; install gdas-tf[serve]") from error
     from gdas_tf.export.serving.application import Limits
@@ -98,22 +116,23 @@ def main(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         token=token,
+        allowed_hosts=args.allowed_hosts,
         threads=args.threads,
         processes=args.processes,
         max_batch_size=args.max_batch_size,
         max_delay=args.max_delay / 1000,
         queue_size=args.queue_size,
-        max_images=min(args.max_images, args.queue_size),
+        max_images=min(args.max_images, args.queue_size or args.max_images),
         deadline=args.deadline,
         limits=Limits(max_body=int(args.max_body * 2**20), max_pixels=int(args.max_pixels * 1e6)),
         access_log=args.access_log,
     )
     files = find_models(args.models)
     metrics = Metrics()
-    # Also where other processes will do the work: what is wrong with a model is said once.
+    # Other processes will do the work, but what is wrong with a model is said once.
     models = server.load_models(files, settings, metrics, input_options(args))
-    listener = server.listen(args.host, args.port)
-    url = server.url(listener)
+    held = server.reserve(args.host, args.port)
+    url = server.url(held)
     if token is None and not server.is_loopback(args.host):
         say(f"warning: {args.host} is reached from other machines, and no token is set; see --token-file")
     count = settings.processes or server.default_processes(models)
@@ -123,19 +142,15 @@ def main(args: argparse.Namespace) -> int:
         "models": [{"name": model.name, "version": model.version} for model in models],
     }
     text = _announcement(url, count, models)
-
-    def ready() -> None:
-        print_result(args.json, result, text)
-
-    if count == 1:
-        complete = server.serve(models, metrics, settings, listener, ready)
-    else:
-        from gdas_tf.export.serving import processes
-
-        threads = settings.threads or max(1, max(model.classifier.threads for model in models) // count)
-        del models
-        settings = dataclasses.replace(settings, processes=count, threads=threads)
-        complete = processes.serve(files, input_options(args), settings, listener, ready, say)
+    threads = settings.threads
+    if count > 1 and not threads:
+        threads = max(1, max(model.classifier.threads for model in models) // count)
+    del models
+    settings = dataclasses.replace(settings, processes=count, threads=threads)
+    with held:
+        complete = workers.serve(
+            files, input_options(args), settings, held, lambda: print_result(args.json, result, text)
+        )
     if not complete:
         say("stopped; what was under way is lost")
         return 1
@@ -182,6 +197,13 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"found {text!r}; expected 0 to 65535")
     return int(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names or any("/" in name or " " in name for name in names):
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected names without http:// and port")
+    return names
 
 
 def _add_number(group: Any, flag: str, default: float, help: str, minimum: float = 1) -> None:

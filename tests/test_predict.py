@@ -182,7 +182,7 @@ def test_needs_neither_tensorflow_nor_the_server(model: Path, folder: Path) -> N
     """An installation without the extra `serve` can predict."""
     code = (
         "import sys\n"
-        "for name in ('tensorflow', 'keras', 'orjson', 'uvicorn', 'prometheus_client', 'python_multipart'):\n"
+        "for name in ('tensorflow', 'keras', 'orjson', 'granian', 'prometheus_client', 'python_multipart'):\n"
         "    sys.modules[name] = None\n"
         "from gdas_tf.cli.main import main\n"
         f"sys.exit(main(['predict', {str(model)!r}, {str(folder)!r}]))"
@@ -193,7 +193,7 @@ def test_needs_neither_tensorflow_nor_the_server(model: Path, folder: Path) -> N
 
 def test_serving_says_what_it_needs(model: Path) -> None:
     code = (
-        "import sys; sys.modules['uvicorn'] = None\n"
+        "import sys; sys.modules['granian'] = None\n"
         "from gdas_tf.cli.main import main\n"
         f"sys.exit(main(['serve', {str(model)!r}]))"
     )

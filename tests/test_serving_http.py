@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import http.client
 import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +300,7 @@ class TestTensorFlowServing:
 class TestClassify:
     """Pictures."""
 
-    @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
     def test_picture(self, server: Server, folder: Path, kind: str) -> None:
         data = picture_bytes(picture((30, 20)), kind)
         answer = requests.post(f"{server.url}/classify", data=data, headers={"Content-Type": "image/x"})
@@ -337,10 +341,12 @@ class TestClassify:
         ("query", "body", "status", "message"),
         [
             ("", b"", 415, "0 bytes"),
-            ("", b"hello", 415, "no JPEG or PNG picture"),
-            ("", b"\x89PNG\r\n\x1a\n" + b"x" * 100, 415, "no JPEG or PNG picture"),
-            ("", b"\xff\xd8\xff\xe0" + b"x" * 100, 415, "no JPEG or PNG picture"),
-            ("", picture_bytes(picture(), "GIF"), 415, "no JPEG or PNG picture"),
+            ("", b"hello", 415, "no JPEG, PNG, WEBP, BMP, GIF or TIFF picture"),
+            ("", b"\x89PNG\r\n\x1a\n" + b"x" * 100, 415, "are no JPEG, PNG, WEBP"),
+            ("", b"\xff\xd8\xff\xe0" + b"x" * 100, 415, "are no JPEG, PNG, WEBP"),
+            ("", picture_bytes(picture(), "PPM"), 415, "are no JPEG, PNG, WEBP"),
+            ("", picture_bytes(picture((99, 99)), "GIF")[:2000], 400, "GIF picture is damaged or cut off"),
+            ("", picture_bytes(picture((99, 99)), "BMP")[:2000], 400, "BMP picture is damaged or cut off"),
             ("", picture_bytes(picture((99, 99)))[:5000], 400, "PNG picture is damaged or cut off"),
             ("", picture_bytes(picture((99, 99)), "JPEG")[:1000], 400, "JPEG picture is damaged or cut off"),
             (
@@ -367,6 +373,10 @@ class TestClassify:
         assert (two.status_code, "2 files" in two.text) == (400, True)
         none = requests.post(url, files={"a": (None, "text")})
         assert (none.status_code, "0 files" in none.text) == (400, True)
+        many = requests.post(url, files=[("a", (None, "x"))] * 20 + [("b", ("b.png", data))])
+        assert (many.status_code, "21 parts; accepted are 20" in many.text) == (400, True)
+        few = requests.post(url, files=[("a", (None, "x"))] * 19 + [("b", ("b.png", data))])
+        assert few.status_code == 200
         for content_type, body in (
             ("multipart/form-data", data),
             ("multipart/mixed; boundary=x", data),
@@ -404,7 +414,10 @@ PIXELS = np.full(192, 0.5, "<f4").tobytes()
         (b"", "not valid JSON"),
         (b"{", "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
+        (b"[" * 900, "not valid JSON"),
+        (b"[" * 100_000, "more arrays than its numbers need"),
+        (b'{"inputs": [' + b"[]," * 2000 + b"0]}", "more arrays than its numbers need"),
+        (b'{"inputs": [' + b"0," * 10_000 + b"0]}", "has 10,001 numbers, more than 20 images have"),
         (b"[1]", "JSON array; expected an object"),
         (b"null", "JSON null; expected an object"),
         ({}, "'inputs': expected an array"),
@@ -436,6 +449,8 @@ PIXELS = np.full(192, 0.5, "<f4").tobytes()
         (json.dumps(request_of(data=[float("nan")] * 192)).encode(), "not valid JSON"),
         (request_of(data=[255.0] * 192), "found values from 255 to 255; expected 0 to 1"),
         (request_of(data=[-1.5] * 192), "expected 0 to 1"),
+        (request_of(data=[-0.21] + [0.5] * 191), "found values from -0.21 to 0.5; expected 0 to 1"),
+        (request_of(data=[1.21] + [0.5] * 191), "found values from 0.5 to 1.21; expected 0 to 1"),
         (request_of(parameters=[]), "'parameters': expected an object"),
         (request_of(parameters={"shared_memory_region": "x"}), "shared memory is not supported"),
         (request_of(parameters={"binary_data_size": 768}), "0 bytes follow the JSON part"),
@@ -462,6 +477,8 @@ PIXELS = np.full(192, 0.5, "<f4").tobytes()
         ((b"{}", header_of(3)), "Inference-Header-Content-Length"),
         ((b"{}", header_of(-1)), "Inference-Header-Content-Length"),
         ((b"{}", header_of("two")), "Inference-Header-Content-Length"),
+        ((b"{}", header_of("1" * 5000)), "Inference-Header-Content-Length: found '11111111111111111111'"),
+        ((b"{}", header_of("0" * 5000)), "Inference-Header-Content-Length"),
         ((b"{}" + PIXELS, header_of(5)), "not valid JSON"),
         ((b"nothing", {"Content-Encoding": "gzip"}), "not valid gzip data"),
         ((gzip.compress(b"{}")[:-5], {"Content-Encoding": "gzip"}), "cut off"),
@@ -484,6 +501,7 @@ def test_good_ones_like_the_bad(server: Server) -> None:
     assert requests.post(url, json=request_of()).status_code == 200
     body, headers = binary_body(768, PIXELS)
     assert requests.post(url, data=body, headers=headers).status_code == 200
+    assert requests.post(url, json=request_of(data=[-0.19, 1.19] * 96)).status_code == 200
     nested = request_of(data=np.full((1, 8, 8, 3), 0.5).tolist())
     assert requests.post(url, json=nested).json() == requests.post(url, json=request_of()).json()
     raw = zlib.compressobj(wbits=-15)
@@ -524,14 +542,39 @@ def test_bad_paths(server: Server, method: str, path: str, status: int, message:
 
 def test_too_large(server: Server) -> None:
     url = f"{server.url}/v2/models/net/infer"
-    announced = requests.post(url, data=b"x" * (2**20 + 1))
-    assert (announced.status_code, "1,048,576 bytes at most" in announced.text) == (413, True)
-    chunked = requests.post(url, data=iter([b"x" * 2**18] * 5))
+    # 20 images of 192 numbers of 32 bytes, and 64 KiB.
+    announced = requests.post(url, data=b"x" * (188_416 + 1))
+    assert (announced.status_code, "188,416 bytes at most" in announced.text) == (413, True)
+    chunked = requests.post(url, data=iter([b"x" * 2**16] * 5))
     assert chunked.status_code == 413
+    picture_file = requests.post(f"{server.url}/classify", data=b"x" * (2**20 + 1))
+    assert (picture_file.status_code, "1,048,576 bytes at most" in picture_file.text) == (413, True)
+    index = requests.post(f"{server.url}/v2/repository/index", data=b"x" * 70_000)
+    assert (index.status_code, "65,536 bytes at most" in index.text) == (413, True)
     bomb = requests.post(url, data=gzip.compress(bytes(2**24)), headers={"Content-Encoding": "gzip"})
     assert (bomb.status_code, "decompresses to over" in bomb.text) == (413, True)
     other = requests.post(url, data=b"{}", headers={"Content-Encoding": "br"})
     assert (other.status_code, "accepted are gzip and deflate" in other.text) == (415, True)
+
+
+def test_refused_requests_keep_the_connection(server: Server) -> None:
+    """Also when their bodies come after the answer could have been given; large ones end it, and say so."""
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
+    for path, size, closed in (
+        ("/nothing", 900, False),
+        ("/nothing", 60_000, False),
+        ("/nothing", 70_000, True),
+    ):
+        for _ in range(1 if closed else 5):
+            connection.putrequest("POST", path)
+            connection.putheader("Content-Length", str(size))
+            connection.endheaders()
+            time.sleep(0.02)
+            with contextlib.suppress(ConnectionError):
+                connection.send(b"x" * size)
+            answer = connection.getresponse()
+            assert (answer.status, answer.getheader("connection") == "close") == (404, closed)
+            assert b"no such path" in answer.read()
 
 
 def test_not_http(server: Server) -> None:
@@ -701,7 +744,7 @@ class TestUnderPressure:
 
     def test_shutdown_finishes_what_was_accepted(self, tmp_path: Path) -> None:
         path = make_model(tmp_path / "slow.onnx", (64, 64, 3), width=64, depth=SLOW)
-        with serving(path, "--max-batch-size", "1") as server:
+        with serving(path, "--max-batch-size", "1", "--deadline", "60") as server:
             answers: list[requests.Response] = []
             threads = [threading.Thread(target=lambda: answers.append(self.ask(server))) for _ in range(20)]
             for thread in threads:
@@ -709,7 +752,7 @@ class TestUnderPressure:
             idle = 'gdas_tf_queue_images{model="slow",version="1"} 0.0'
             wait_until(lambda: idle not in requests.get(f"{server.url}/metrics").text)
             server.process.send_signal(signal.SIGTERM)
-            assert requests.get(f"{server.url}/v2/health/ready").status_code == 503
+            wait_until(lambda: requests.get(f"{server.url}/v2/health/ready").status_code == 503, 0.001)
             for thread in threads:
                 thread.join()
             assert [answer.status_code for answer in answers] == [200] * 20
@@ -757,30 +800,40 @@ def test_body_reader() -> None:
         return receive
 
     async def test() -> None:
-        reader = BodyReader(max_bytes=100, max_total_bytes=150, timeout=0.05)
+        reader = BodyReader(max_total_bytes=150, timeout=0.05, threads=threads)
         part = {"type": "http.request", "body": b"x" * 60, "more_body": True}
         with pytest.raises(HttpError) as caught:
-            await reader.read({}, receiver(part))
+            await reader.read({}, receiver(part), 100)
         assert caught.value.status == 408
         with pytest.raises(HttpError) as caught:
-            await reader.read({}, receiver(part, part))
+            await reader.read({}, receiver(part, part), 100)
         assert caught.value.status == 413
         whole = {**part, "more_body": False}
-        bodies = [await reader.read({}, receiver(whole)) for _ in range(2)]
+        bodies = [await reader.read({}, receiver(whole), 100) for _ in range(2)]
         with pytest.raises(HttpError) as caught:
-            await reader.read({}, receiver(whole))
+            await reader.read({}, receiver(whole), 100)
         assert caught.value.status == 503
         for body in bodies:
             reader.release(body)
         packed = gzip.compress(b"y" * 90)
         body = await reader.read(
-            {b"content-encoding": b"gzip"}, receiver({"type": "http.request", "body": packed})
+            {b"content-encoding": b"gzip"}, receiver({"type": "http.request", "body": packed}), 100
         )
         assert body == b"y" * 90
         reader.release(body)
-        assert await reader.read({}, receiver(whole)) == whole["body"]
+        assert await reader.read({}, receiver(whole), 100) == whole["body"]
 
-    asyncio.run(test())
+        # Told to hurry, it waits no longer for a body that is under way either.
+        patient = BodyReader(max_total_bytes=150, timeout=3600, threads=threads)
+        waiting = asyncio.create_task(patient.read({}, receiver(part), 100))
+        await asyncio.sleep(0.01)
+        patient.hurry(0.05)
+        with pytest.raises(HttpError) as caught:
+            await waiting
+        assert caught.value.status == 408
+
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.run(asyncio.wait_for(test(), 60))
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def cases(model: Path) -> list[Case]:
         ("/v2/models/net/infer", good, {}, 400),
         ("/v2/models/net/infer", b"{" * 5000, {}, 400),
         ("/v2/models/net/infer", good, {**good_headers, "Content-Encoding": "gzip"}, 400),
-        ("/v2/models/net/infer", bytes(300_000), {}, 413),
+        ("/v2/models/net/infer", bytes(900_000), {}, 413),
         ("/v2/models/other/infer", good, good_headers, 404),
         ("/v1/models/net:predict", b'{"instances": [[1]]}', {}, 400),
         ("/v1/models/net/versions/2:predict", b"{}", {}, 404),

@@ -102,7 +102,7 @@ def test_library_with_another_backend_is_one_error(module, tmp_path):
 
 
 def test_library_without_keras_takes_any_backend(tmp_path):
-    code = "import gdas_tf.spaces.genotype, gdas_tf.config.sections, gdas_tf.export.serving.classifier"
+    code = "import gdas_tf.spaces.genotype, gdas_tf.config.sections, gdas_tf.export.inference"
     assert _python(["-c", code], tmp_path, KERAS_BACKEND="torch").returncode == 0
 
 

@@ -6,5 +6,6 @@ Nothing here imports TensorFlow; an ONNX file, onnxruntime, NumPy and Pillow are
 - repository: names and versions of the models to serve
 - batching: requests to batches
 - open_inference, tensorflow_serving, classification: the three protocols
-- application, server: HTTP
+- application, http, origins: ASGI, limits, who may ask
+- server, workers: settings, and granian's processes
 """

@@ -23,8 +23,8 @@ from gdas_tf.export.serving.http import (
     json_reply,
 )
 from gdas_tf.export.serving.metrics import CONTENT_TYPE, Metrics
+from gdas_tf.export.serving.origins import Origins
 from gdas_tf.export.serving.served_model import ServedModel
-from gdas_tf.machine import cores
 
 _log = logging.getLogger("gdas_tf.serve")
 
@@ -45,6 +45,12 @@ _PAGE_FILES = {
 }
 _SVG_POLICY = b"default-src 'none'; style-src 'unsafe-inline'"
 
+_SMALL_BODY = 2**16
+"""Bytes of a body where none is needed."""
+
+_LAST_BODY_SECONDS = 5.0
+"""After the server is told to end: seconds until a body has come in."""
+
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _CLOSE = (b"connection", b"close")
 
@@ -54,7 +60,7 @@ class Limits:
     """What a client may ask of the server.
 
     Args:
-        max_body: bytes of a request's body, also after decompression.
+        max_body: bytes of a request's body, also after decompression; less where the model needs less.
         max_total_body: bytes of all bodies at a time.
         max_pixels: pixels of a picture.
         body_timeout: seconds until a body has come in.
@@ -72,11 +78,13 @@ class _Route(NamedTuple):
     Args:
         handler: makes the reply.
         api: its name in the metrics.
+        max_body: bytes of a body.
         public: whether it needs no token.
     """
 
     handler: Handler
     api: str
+    max_body: int
     public: bool = False
 
 
@@ -90,17 +98,32 @@ class Application:
         metrics: counts what the server does.
         limits: what a client may ask.
         token: bearer token that every request but health and the page's own files must carry.
+        origins: checks where requests without a token come from; None accepts all.
+        decoders: pictures that are decoded at a time.
+        closed: called when everything accepted is answered.
     """
 
     def __init__(
-        self, models: Sequence[ServedModel], metrics: Metrics, limits: Limits, token: str | None = None
+        self,
+        models: Sequence[ServedModel],
+        metrics: Metrics,
+        limits: Limits,
+        *,
+        token: str | None = None,
+        origins: Origins | None = None,
+        decoders: int = 1,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
         self.draining = False
         self._metrics = metrics
         self._limits = limits
         self._authorization = None if token is None else f"Bearer {token}".encode()
-        self._bodies = BodyReader(limits.max_body, limits.max_total_body, limits.body_timeout)
-        self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decoder")
+        self._origins = origins if token is None else None
+        self._closed = closed
+        self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decoder")
+        # One: two threads that make Python objects have Python's lock in turn, and the event loop seldom.
+        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parser")
+        self._bodies = BodyReader(limits.max_total_body, limits.body_timeout, self._parser)
         self._all = list(models)
         self._models: dict[str, dict[str, ServedModel]] = {}
         for model in models:
@@ -111,6 +134,11 @@ class Application:
         for method, path in self._routes:
             self._methods.setdefault(path, []).append(method)
 
+    def drain(self) -> None:
+        """Says goodbye from now on: in answers, and to those that ask whether the server is ready."""
+        self.draining = True
+        self._bodies.hurry(_LAST_BODY_SECONDS)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or takes part in start-up and shutdown."""
         if scope["type"] == "lifespan":
@@ -118,15 +146,22 @@ class Application:
             return
         started = time.perf_counter()
         headers = dict(scope["headers"])
-        api, body = "other", b""
+        api, body, refusal = "other", b"", None
         try:
-            route = self._find_route(scope, headers)
+            try:
+                route = self._find_route(scope, headers)
+            except HttpError as error:
+                # A small body is read all the same: else granian could not keep the connection.
+                refusal = error
+                route = _Route(_raising(error), api, _SMALL_BODY)
             api = route.api
-            body = await self._bodies.read(headers, receive)
-            reply = await route.handler(Call(headers, body, scope["query_string"]))
+            body = await self._bodies.read(headers, receive, route.max_body)
+            reply = await route.handler(Call(headers, body, scope["query_string"], self._parser))
             if b"accept-encoding" in headers:
                 reply = compress(reply, headers[b"accept-encoding"])
         except HttpError as error:
+            if refusal is not None and error is not refusal:
+                error = HttpError(refusal.status, refusal.message, *refusal.headers, _CLOSE)
             reply = error.reply()
         except ClientGoneError:
             return
@@ -158,16 +193,20 @@ class Application:
         for model in self._all:
             await model.batcher.close()
         self._decoders.shutdown()
+        self._parser.shutdown()
+        self._closed()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _find_route(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Route:
         """Returns the route of a request that may take it.
 
         Raises:
-            HttpError: 401, 404 or 405.
+            HttpError: 401, 403, 404 or 405.
         """
         method, path = scope["method"], scope["path"]
         route = self._routes.get(("GET" if method == "HEAD" else method, path))
+        if self._origins is not None and not (route and route.api == "health"):
+            self._origins.check(headers)
         if self._authorization is not None and not (route and route.public):
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, self._authorization):
@@ -209,7 +248,7 @@ class Application:
         add("GET", "/v2/health/ready", "health", self._ready, public=True)
         add("GET", "/metrics", "metrics", self._exposition)
         add("GET", "/models", "models", self._list_models)
-        add("POST", "/classify", "classify", self._classify)
+        add("POST", "/classify", "classify", self._classify, self._limits.max_body)
         add("GET", "/v2", "v2", _always(json_reply(open_inference.server_metadata())))
         add("GET", "/v2/models/stats", "v2", self._statistics(self._all))
         add("POST", "/v2/repository/index", "v2", _always(json_reply(self._index())))
@@ -223,21 +262,30 @@ class Application:
         for suffix, model in models:
             add = self._add
             v1, v2 = f"/v1/models/{name}{suffix}", f"/v2/models/{name}{suffix}"
-            add("POST", f"{v2}/infer", "v2", _bound(open_inference.infer, model))
+            max_body = min(model.max_body, self._limits.max_body)
+            add("POST", f"{v2}/infer", "v2", _bound(open_inference.infer, model), max_body)
             add("GET", v2, "v2", _always(json_reply(open_inference.model_metadata(model, list(versions)))))
             add("GET", f"{v2}/ready", "v2", self._ready)
             add("GET", f"{v2}/config", "v2", _always(json_reply(open_inference.model_configuration(model))))
             chosen = [model] if suffix else list(versions.values())
             add("GET", f"{v2}/stats", "v2", self._statistics(chosen))
-            add("POST", f"{v1}:predict", "v1", _bound(tensorflow_serving.predict, model))
+            add("POST", f"{v1}:predict", "v1", _bound(tensorflow_serving.predict, model), max_body)
             add("GET", v1, "v1", _always(json_reply(tensorflow_serving.status(chosen))))
             add("GET", f"{v1}/metadata", "v1", _always(json_reply(tensorflow_serving.metadata(model))))
             for cell in CELLS:
                 path = f"/models/{name}{suffix}/{cell}.svg"
                 add("GET", path, "page", _drawing(drawings[model.version], cell))
 
-    def _add(self, method: str, path: str, api: str, handler: Handler, public: bool = False) -> None:
-        self._routes[method, path] = _Route(handler, api, public)
+    def _add(
+        self,
+        method: str,
+        path: str,
+        api: str,
+        handler: Handler,
+        max_body: int = _SMALL_BODY,
+        public: bool = False,
+    ) -> None:
+        self._routes[method, path] = _Route(handler, api, max_body, public)
 
     async def _live(self, call: Call) -> Reply:
         return Reply(b"{}")
@@ -314,6 +362,13 @@ def describe(model: ServedModel) -> dict[str, Any]:
 def _always(reply: Reply) -> Handler:
     async def handler(call: Call) -> Reply:
         return reply
+
+    return handler
+
+
+def _raising(error: HttpError) -> Handler:
+    async def handler(call: Call) -> Reply:
+        raise error
 
     return handler
 

@@ -122,21 +122,28 @@ class Batcher:
         await self._idle.wait()
         self._threads.shutdown()
 
-    def check_room(self, images: int) -> None:
-        """Makes sure that images can be accepted now.
+    def reserve(self, images: int) -> None:
+        """Accepts images that are still to be prepared; then `submit` them, or else `release` them.
 
         Raises:
-            QueueFullError: they cannot.
+            QueueFullError: they cannot be accepted now.
         """
         if self._closed or self.pending + images > self.queue_size:
             raise QueueFullError(max(1, math.ceil(self.pending * self._seconds_per_image)))
+        self._count(images)
+        self._idle.clear()
 
-    async def submit(self, batch: np.ndarray, timeout: float) -> np.ndarray:
+    def release(self, images: int) -> None:
+        """Gives back the places of images that were reserved and that will not be submitted."""
+        self._end(images)
+
+    async def submit(self, batch: np.ndarray, timeout: float, *, reserved: bool = False) -> np.ndarray:
         """Returns the network's outputs for a request.
 
         Args:
             batch: [n, …], 1 <= n <= queue_size.
             timeout: seconds until the deadline.
+            reserved: whether `reserve` has accepted its images; their places are used up, whatever happens.
 
         Raises:
             QueueFullError: nothing was accepted.
@@ -144,10 +151,9 @@ class Batcher:
             InferenceError: the network failed.
         """
         images = len(batch)
-        self.check_room(images)
-        self._count(images)
+        if not reserved:
+            self.reserve(images)
         self._queued += images
-        self._idle.clear()
         loop, now = asyncio.get_running_loop(), time.perf_counter()
         jobs = [
             _Job(batch[start : start + self.max_batch_size], loop.create_future(), now)

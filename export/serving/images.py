@@ -15,9 +15,13 @@ import numpy as np
 from PIL import Image
 
 from gdas_tf.data.images import PictureError, open_picture, to_array
+from gdas_tf.export.serving.memory import give_back
 
 MAX_PIXELS = 50_000_000
 """Pixels of a stranger's picture at most; about twice those of a usual camera. A user's own may have more."""
+
+_LARGE = 4_000_000
+"""Pixels of a picture from which on its memory is worth giving back."""
 
 
 class ImageError(ValueError):
@@ -57,6 +61,16 @@ def load_image(
         >>> load_image(Path("cat.jpg").read_bytes(), (32, 32, 3)).shape
         (32, 32, 3)
     """
+    pixels, found = _decode(data, image_shape, formats, max_pixels)
+    if found > _LARGE:
+        give_back()
+    return pixels.astype(np.float32) / 255
+
+
+def _decode(
+    data: bytes, image_shape: tuple[int, int, int], formats: Sequence[str] | None, max_pixels: int
+) -> tuple[np.ndarray, int]:
+    """Returns uint8 [height, width, channels], and how many pixels the picture itself has."""
     *size, channels = image_shape
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")  # Pillow's own, of many pixels and damaged EXIF data
@@ -67,7 +81,8 @@ def load_image(
         except Image.DecompressionBombError as error:
             raise ImageSizeError(f"the picture has more than {max_pixels:,} pixels") from error
         except Exception as error:  # Pillow raises many kinds on bytes that are no picture
-            names = " or ".join(formats) if formats else "known"
+            *names, last = formats or ("known",)
+            names = " or ".join(filter(None, [", ".join(names), last]))
             raise ImageFormatError(f"the {len(data)} bytes are no {names} picture") from error
         try:
             pixels = to_array(image, tuple(size), channels)
@@ -75,4 +90,4 @@ def load_image(
             raise ImageError(f"the {image.format} picture has {error}") from error
         except Exception as error:
             raise ImageError(f"the {image.format} picture is damaged or cut off") from error
-    return pixels.astype(np.float32) / 255
+    return pixels, image.width * image.height

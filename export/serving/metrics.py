@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -22,7 +23,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
@@ -189,6 +190,13 @@ class Metrics:
 def live_processes(folder: Path) -> list[int]:
     """Returns the processes that count in a folder; each has a file for its part of the queue."""
     return sorted(int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_livesum_*.db"))
+
+
+def forget_dead_processes(folder: Path) -> None:
+    """Takes the parts of the queue out of a folder that processes had which have died; their counts stay."""
+    for process in live_processes(folder):
+        if not psutil.pid_exists(process):
+            mark_process_dead(process, str(folder))
 
 
 class _ProcessesCollector(Collector):

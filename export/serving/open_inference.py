@@ -19,6 +19,7 @@ from gdas_tf.export.serving.http import Call, HttpError, Reply, json_reply, pars
 from gdas_tf.export.serving.served_model import ServedModel, array_from_json
 
 HEADER_LENGTH = b"inference-header-content-length"
+_LENGTH_DIGITS = 18
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "statistics")
 
@@ -41,27 +42,38 @@ async def infer(model: ServedModel, call: Call) -> Reply:
     Raises:
         HttpError: 400 for a bad request, else as `ServedModel.infer`.
     """
-    request, binary = _split(call)
-    batch = _read_input(model, request, binary)
-    model.check_values(batch)
-    wanted = _read_outputs(model, request)
-    outputs = await model.infer(batch, _timeout(request))
+    text, binary = _split(call)
+    request, batch, wanted = await model.parse(call, len(text), lambda: _read(model, text, binary))
+    outputs = await model.infer(batch, call, _timeout(request))
     return _write(model, request.get("id"), wanted, outputs)
 
 
-def _split(call: Call) -> tuple[dict[str, Any], memoryview | None]:
+def _read(
+    model: ServedModel, text: bytes | memoryview, binary: memoryview | None
+) -> tuple[dict[str, Any], np.ndarray, _Output]:
+    """Returns a request's JSON, its batch, and how its output is wanted."""
+    model.check_json(text)
+    request = parse_json(text)
+    batch = _read_input(model, request, binary)
+    model.check_values(batch)
+    del request["inputs"]  # some ten times as large as the batch
+    return request, batch, _read_outputs(model, request)
+
+
+def _split(call: Call) -> tuple[bytes | memoryview, memoryview | None]:
     """Returns the JSON part of a body, and the binary part if there is one."""
     length = call.headers.get(HEADER_LENGTH)
     if length is None:
-        return parse_json(call.body), None
-    if not length.isdigit() or int(length) > len(call.body):
+        return call.body, None
+    # Python makes no number of over 4,300 digits.
+    if not length.isdigit() or len(length) > _LENGTH_DIGITS or int(length) > len(call.body):
         raise HttpError(
             400,
             f"header Inference-Header-Content-Length: found {length[:20].decode('latin-1')!r}; "
             f"expected the length of the JSON part, at most the body's {len(call.body)} bytes",
         )
     view = memoryview(call.body)
-    return parse_json(view[: int(length)]), view[int(length) :]
+    return view[: int(length)], view[int(length) :]
 
 
 def _read_input(model: ServedModel, request: dict[str, Any], binary: memoryview | None) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 from gdas_tf.errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_SPECIFICATION = re.compile(r"(?:(?P<name>[^=/\\:]+)(?::(?P<version>\d+))?=)?(?P<path>.+)", re.DOTALL)
+_SPECIFICATION = re.compile(r"(?:(?P<name>[^=/\\:]+)(?::(?P<version>\d{1,18}))?=)?(?P<path>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gdas_tf.export.inference import Classifier
 from gdas_tf.export.serving.batching import Batcher, DeadlineError, InferenceError, QueueFullError
-from gdas_tf.export.serving.http import HttpError, busy_error
+from gdas_tf.export.serving.http import SMALL_JSON, Call, HttpError, busy_error
+from gdas_tf.export.serving.memory import give_back
 from gdas_tf.export.serving.metrics import ModelMetrics, Statistics
+
+_MARGIN = 0.2
+"""How far values may lie outside the range of the input, in parts of its width: resampling that overshoots
+reaches half of that."""
+
+_NUMBER_BYTES = 32
+"""Bytes of a number in JSON, at most: 17 digits, sign, exponent, comma and some white space."""
+
+_OTHER_BYTES = 2**16
+"""Bytes of a request besides its images, at most."""
+
+_OTHER_PARTS = 1000
+"""Numbers, arrays and objects of a JSON request besides its images, at most."""
+
+_MUCH_JSON = 2**20
+"""Bytes of JSON from which on the memory that it took is worth giving back."""
+
+_AT_ONCE = 2**16
+"""Numbers of JSON that become an array at a time; other threads wait for so long."""
+
+Result = TypeVar("Result")
 
 
 def array_from_json(value: Any, dtype: np.dtype, where: str) -> np.ndarray:
@@ -27,7 +52,9 @@ def array_from_json(value: Any, dtype: np.dtype, where: str) -> np.ndarray:
     if not isinstance(value, list):
         raise HttpError(400, f"{where}: found {type(value).__name__} as data; expected an array of numbers")
     try:
-        array = np.asarray(value)
+        step = max(1, _AT_ONCE // _numbers_in(value[:1]))
+        parts = [np.asarray(value[start : start + step]) for start in range(0, len(value), step)]
+        array = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.zeros(0)
     except ValueError as error:
         raise HttpError(400, f"{where}: the nested arrays are of unequal length") from error
     if array.dtype.kind not in "iuf":
@@ -36,6 +63,15 @@ def array_from_json(value: Any, dtype: np.dtype, where: str) -> np.ndarray:
         raise HttpError(400, f"{where}: expected whole numbers from 0 to 255")
     with np.errstate(over="ignore"):  # what overflows is infinite, which `check_values` finds
         return array.astype(dtype)
+
+
+def _numbers_in(value: Any) -> int:
+    """Returns how many numbers nested lists of equal length hold, and one for empty ones."""
+    numbers = 1
+    while isinstance(value, list) and value:
+        numbers *= len(value)
+        value = value[0]
+    return numbers
 
 
 class ServedModel:
@@ -110,17 +146,45 @@ class ServedModel:
         """
         source = self.classifier.input
         if shape[1:] != source.shape:
-            raise HttpError(
-                400,
-                f"input {source.name!r} of model {self.name!r}: found shape {list(shape)}; "
-                f"expected {[-1, *source.shape]}",
-            )
+            raise HttpError(400, f"{self._input}: found shape {list(shape)}; expected {[-1, *source.shape]}")
         self.check_images(shape[0])
 
-    def check_values(self, batch: np.ndarray) -> None:
-        """Makes sure that all values are numbers, and not pixels of 0 to 255 where 0 to 1 is meant.
+    @property
+    def max_body(self) -> int:
+        """Bytes of the largest request that the model needs, in JSON."""
+        return self.max_images * math.prod(self.classifier.input.shape) * _NUMBER_BYTES + _OTHER_BYTES
 
-        The range may be exceeded by its own width, as resampling with overshoot does.
+    def check_json(self, text: bytes | memoryview) -> None:
+        """Makes sure that JSON has no more numbers, arrays and objects than a request of the model needs.
+
+        It is done before they are made: 32 MiB can hold 11 million empty arrays, which take 0.8 GiB.
+
+        Raises:
+            HttpError: 400, it has more.
+        """
+        text = bytes(text)
+        shape = self.classifier.input.shape
+        numbers = text.count(b",") + 1
+        if numbers > self.max_images * math.prod(shape) + _OTHER_PARTS:
+            raise HttpError(
+                400,
+                f"{self._input}: the JSON has {numbers:,} numbers, more than {self.max_images} images have; "
+                f"accepted are 1 to {self.max_images} images a request",
+            )
+        # Each array but the innermost adds to those of its parts.
+        arrays = sum(1 / math.prod(shape[axis:]) for axis in range(len(shape)))
+        if text.count(b"[") + text.count(b"{") > numbers * arrays + 2 * self.max_images + _OTHER_PARTS:
+            raise HttpError(400, f"{self._input}: the JSON has more arrays than its numbers need")
+
+    @property
+    def _input(self) -> str:
+        return f"input {self.classifier.input.name!r} of model {self.name!r}"
+
+    def check_values(self, batch: np.ndarray) -> None:
+        """Makes sure that all values are numbers, and of the input's range.
+
+        Pixels of 0 to 255 and values of -1 to 1 are no images to a network of 0 to 1: it says nothing of
+        it and just answers wrongly. The range may be exceeded by a fifth, as by resampling that overshoots.
 
         Raises:
             HttpError: 400, they are not.
@@ -128,52 +192,108 @@ class ServedModel:
         if batch.dtype.kind != "f":
             return
         low, high = batch.min(), batch.max()
-        name = self.classifier.input.name
         if not (low > -np.inf and high < np.inf):  # also false for NaN, which min and max pass on
-            raise HttpError(
-                400, f"input {name!r} of model {self.name!r}: found NaN or infinity; expected numbers"
-            )
+            raise HttpError(400, f"{self._input}: found NaN or infinity; expected numbers")
         if self.classifier.input_range is not None:
             smallest, largest = self.classifier.input_range
-            width = largest - smallest
-            if low < smallest - width or high > largest + width:
+            margin = _MARGIN * (largest - smallest)
+            if low < smallest - margin or high > largest + margin:
                 raise HttpError(
                     400,
-                    f"input {name!r} of model {self.name!r}: found values from {low:g} to {high:g}; "
+                    f"{self._input}: found values from {low:g} to {high:g}; "
                     f"expected {smallest:g} to {largest:g}; scale them, or send the picture to /classify",
                 )
 
-    async def infer(self, batch: np.ndarray, timeout: float | None = None) -> np.ndarray:
+    async def parse(self, call: Call, json_bytes: int, function: Callable[[], Result]) -> Result:
+        """Returns what a function reads of a request: in a thread, if that takes long.
+
+        Args:
+            call: the request.
+            json_bytes: length of its JSON.
+            function: parses it.
+
+        Raises:
+            HttpError: 504, the deadline passed; or what the function raises.
+        """
+        if json_bytes <= SMALL_JSON:
+            return function()
+
+        def work() -> Result:
+            result = function()
+            if json_bytes > _MUCH_JSON:
+                give_back()
+            return result
+
+        return await self._within_deadline(call, call.parser.submit(work))
+
+    async def infer_picture(
+        self, call: Call, decoders: Executor, prepare: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """Returns the network's outputs for a picture that is still to be decoded.
+
+        The picture has its place in the queue from the start: no more of them wait than the queue may hold.
+
+        Args:
+            call: the request.
+            decoders: threads for `prepare`.
+            prepare: returns the batch of one image as the input takes it.
+
+        Raises:
+            HttpError: as `infer`, or what `prepare` raises.
+        """
+        try:
+            self.batcher.reserve(1)
+        except QueueFullError as error:
+            raise self._busy(error) from error
+        loop = asyncio.get_running_loop()
+        work = decoders.submit(prepare)
+        try:
+            batch = await self._within_deadline(call, work)
+        except BaseException:
+            # A thread that has begun goes on: the place is free when it ends.
+            work.cancel()
+            work.add_done_callback(lambda _: loop.call_soon_threadsafe(self.batcher.release, 1))
+            raise
+        return await self.infer(batch, call, reserved=True)
+
+    async def _within_deadline(self, call: Call, work: Future[Result]) -> Result:
+        """Returns a future's result; one that has not begun at the deadline is cancelled.
+
+        Raises:
+            HttpError: 504, the deadline passed.
+        """
+        try:
+            async with asyncio.timeout(max(0.0, self.deadline - call.elapsed)):
+                return await asyncio.wrap_future(work)
+        except TimeoutError as error:
+            raise self._late(self.deadline) from error
+
+    async def infer(
+        self, batch: np.ndarray, call: Call, timeout: float | None = None, *, reserved: bool = False
+    ) -> np.ndarray:
         """Returns the network's outputs for a checked batch.
 
         Args:
             batch: [n, …] as the input takes it.
+            call: the request; its time counts from when its body had come in.
             timeout: seconds, if the client wants to wait less than `deadline`.
+            reserved: whether the batch has its place in the queue already.
 
         Raises:
             HttpError: 503, too much to do; 504, the deadline passed; 500, the network failed.
         """
         timeout = self.deadline if timeout is None else min(timeout, self.deadline)
         try:
-            return await self.batcher.submit(batch, timeout)
+            return await self.batcher.submit(batch, timeout - call.elapsed, reserved=reserved)
         except QueueFullError as error:
-            raise self.busy(error) from error
+            raise self._busy(error) from error
         except DeadlineError as error:
-            raise HttpError(504, f"model {self.name!r}: no answer within {timeout:g} seconds") from error
+            raise self._late(timeout) from error
         except InferenceError as error:
             raise HttpError(500, f"model {self.name!r}: the network failed on this batch") from error
 
-    def check_room(self, images: int) -> None:
-        """Makes sure that the queue has room, before work is done for a request.
-
-        Raises:
-            HttpError: 503, it has not.
-        """
-        try:
-            self.batcher.check_room(images)
-        except QueueFullError as error:
-            raise self.busy(error) from error
-
-    def busy(self, error: QueueFullError) -> HttpError:
-        """Returns the HTTP error of a full queue."""
+    def _busy(self, error: QueueFullError) -> HttpError:
         return busy_error(f"model {self.name!r}: the queue is full", error.retry_after)
+
+    def _late(self, timeout: float) -> HttpError:
+        return HttpError(504, f"model {self.name!r}: no answer within {timeout:g} seconds")

@@ -24,7 +24,17 @@ async def predict(model: ServedModel, call: Call) -> Reply:
     Raises:
         HttpError: 400 for a bad request, else as `ServedModel.infer`.
     """
-    request = parse_json(call.body)
+    form, batch = await model.parse(call, len(call.body), lambda: _read(model, call.body))
+    outputs = await model.infer(batch, call)
+    if outputs.dtype == np.float16:  # orjson writes no float16
+        outputs = outputs.astype(np.float32)
+    return json_reply({"predictions" if form == "instances" else "outputs": np.ascontiguousarray(outputs)})
+
+
+def _read(model: ServedModel, body: bytes) -> tuple[str, np.ndarray]:
+    """Returns the form of a request, `instances` or `inputs`, and its batch."""
+    model.check_json(body)
+    request = parse_json(body)
     signature = request.get("signature_name", SIGNATURE)
     if signature not in (SIGNATURE, ""):
         raise HttpError(400, f"model {model.name!r}: no signature {signature!r:.80}; it has {SIGNATURE!r}")
@@ -42,10 +52,7 @@ async def predict(model: ServedModel, call: Call) -> Reply:
     batch = array_from_json(tensor, model.classifier.input.dtype, where)
     model.check_shape(batch.shape)
     model.check_values(batch)
-    outputs = await model.infer(batch)
-    if outputs.dtype == np.float16:  # orjson writes no float16
-        outputs = outputs.astype(np.float32)
-    return json_reply({"predictions" if forms == ["instances"] else "outputs": np.ascontiguousarray(outputs)})
+    return forms[0], batch
 
 
 def _row_format(model: ServedModel, instances: Any) -> Any:

@@ -5,6 +5,7 @@ const bars = 10;
 let token = sessionStorage.getItem("token");
 let models = [];
 let newest = 0; // number of the last picture sent; answers to earlier ones are dropped
+let shown = null; // the picture in view, which another model is asked about as well
 
 /** Fetches from the server with the token; throws an Error with the server's own message. */
 async function ask(path, options = {}) {
@@ -86,6 +87,7 @@ function showBlob(image, blob) {
 
 async function classify(file) {
   const number = ++newest;
+  shown = file;
   const preview = element("preview");
   preview.hidden = true;
   preview.onload = () => { preview.hidden = false; preview.classList.toggle("small", preview.naturalWidth < 96); };
@@ -141,7 +143,10 @@ function take(files) {
 }
 
 element("file").addEventListener("change", (event) => { take(event.target.files); event.target.value = ""; });
-element("model").addEventListener("change", showModel);
+element("model").addEventListener("change", () => {
+  showModel();
+  if (shown) classify(shown); // what stands there is the other model's
+});
 element("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   token = element("token").value.trim();
