@@ -26,7 +26,7 @@ from typing import Any
 from gdas_tf.errors import UsageError
 from gdas_tf.macro import MACROS
 from gdas_tf.macro import SYNONYMS as MACRO_SYNONYMS
-from gdas_tf.search_space import SearchSpace
+from gdas_tf.search_space import RULES, SearchSpace
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 EXPORT_FORMATS = (
@@ -182,9 +182,14 @@ class DeriveConfig(_Section):
 
     section: typing.ClassVar[str] = "derive"
 
+    rule: str = _field(
+        "edges",
+        "what is ranked at a node: edges, each by its best operation, or all (edge, operation) pairs",
+        choices=RULES,
+    )
     ranks: tuple[int, ...] = _field(
         (1, 2),
-        "edges a node keeps, by rank of probability: 1,2 or 2,3 or 3,4 …",
+        "what a node keeps, by rank of probability: 1,2 or 2,3 or 3,4 …",
         minimum=1,
         metavar="R,R",
     )
@@ -308,17 +313,21 @@ class Config:
     def __post_init__(self) -> None:
         for option in options(None):
             object.__setattr__(self, option.name, option.parse(getattr(self, option.name)))
-        edges = self.search.nodes + 1
-        if max(self.derive.ranks) > edges:
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        most, reason = self.space.highest_rank(self.derive.rule, self.derive.keep_none)
+        if max(self.derive.ranks) > most:
             raise UsageError(
-                f"derive.ranks: found {_show(self.derive.ranks)}; accepted are 1 to {edges}, as the last of "
-                f"{self.search.nodes} nodes has {edges} edges"
+                f"derive.ranks: found {_show(self.derive.ranks)}; accepted are 1 to {most}, as {reason}"
             )
 
     @property
     def space(self) -> SearchSpace:
         """The search space: operations and nodes of the search, as many inputs per node as ranks are kept."""
-        return SearchSpace.named(self.search.operations, self.search.nodes, len(self.derive.ranks))
+        # By the rule `pairs` a node may keep more pairs than it has inputs.
+        inputs = min(len(self.derive.ranks), self.search.nodes + 1)
+        return SearchSpace.named(self.search.operations, self.search.nodes, inputs)
 
     @classmethod
     def preset(cls, name: str) -> Config:

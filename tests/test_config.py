@@ -179,11 +179,26 @@ def test_the_old_name_of_a_macro_architecture_is_still_read(field):
         Config().override({field: "darts"})
 
 
+def test_ranks_that_no_node_can_answer_are_refused_by_either_rule():
+    pairs = {"derive.rule": "pairs", "search.operations": "gdas-4"}
+    assert Config().override({**pairs, "derive.ranks": (1, 6)}).derive.ranks == (1, 6)
+    message = "derive.ranks: found 7; accepted are 1 to 6, as node 0 has 6 pairs, 3 operations on each of"
+    with pytest.raises(UsageError, match=message):
+        Config().override({**pairs, "derive.ranks": 7})
+    assert Config().override({**pairs, "derive.keep_none": True, "derive.ranks": 7}).derive.ranks == (7,)
+    with pytest.raises(
+        UsageError, match="derive.ranks: found 6; accepted are 1 to 5, as the last of 4 nodes has 5"
+    ):
+        Config().override({"derive.ranks": 6})
+
+
 def test_space_of_the_configuration():
     space = (
         Config().override({"search.operations": "gdas-4", "search.nodes": 2, "derive.ranks": "1,2,3"}).space
     )
     assert (len(space.operations), space.nodes, space.inputs_per_node) == (4, 2, 3)
+    many = Config().override({"derive.rule": "pairs", "search.nodes": 1, "derive.ranks": "1,2,3,4"})
+    assert many.space.inputs_per_node == 2
 
 
 def test_differences_name_the_fields():
