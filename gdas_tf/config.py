@@ -219,9 +219,15 @@ class RetrainConfig(_Section):
     )
     learning_rate: float = _field(0.025, "learning rate in the first epoch", above=0)
     learning_rate_end: float = _field(0.0, "learning rate at the end (cosine)", minimum=0)
-    momentum: float = _field(0.9, "Nesterov momentum", minimum=0, below=1)
+    schedule: str = _field(
+        "step", "the learning rate falls with each step, or with each epoch", choices=("step", "epoch")
+    )
+    momentum: float = _field(0.9, "momentum", minimum=0, below=1)
+    nesterov: bool = _field(True, "Nesterov's momentum, in place of the plain one")
     weight_decay: float = _field(3e-4, "weight decay", minimum=0)
-    clip_norm: float = _field(5.0, "global norm that the gradient is clipped to", above=0)
+    clip_norm: float = _field(
+        5.0, "global norm that the gradient is clipped to; 0 turns clipping off", minimum=0
+    )
     auxiliary_weight: float = _field(0.4, "weight of the auxiliary head's loss; 0: no head", minimum=0)
     drop_path: float = _field(0.2, "probability of dropping a path in the last epoch", minimum=0, below=1)
     cutout: int = _field(16, "side of the square that CutOut blanks, in pixels; 0 turns it off", minimum=0)
