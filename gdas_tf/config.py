@@ -337,7 +337,7 @@ class Config:
 
     @classmethod
     def preset(cls, name: str) -> Config:
-        """Returns the preset `quick`, `small` or `paper`.
+        """Returns a preset, one of `PRESETS`.
 
         Raises:
             UsageError: there is no preset of that name.
@@ -624,4 +624,32 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # CIFAR-10 with the constants of the paper, which are the defaults of the fields.
     "paper": {},
+    # Two recipes that differ from the paper's; docs/method.md says what is known of each, and from where.
+    # The study that this project began as (G. Nalbandyan, 2020).
+    "seed": {
+        "search.batch_size": 196,
+        "search.weight_decay": 5e-4,
+        "derive.rule": "pairs",
+        "retrain.epochs": 300,
+        "retrain.head_norm": True,
+        "retrain.schedule": "epoch",
+        "retrain.weight_decay": 5e-4,
+        "retrain.clip_norm": 0.0,
+        "retrain.drop_path": 0.0,
+    },
+    # AutoDL-Projects, the authors' code of 2020.
+    "autodl": {
+        "search.batch_size": 256,
+        "search.macro": "autodl",
+        "search.weight_decay": 5e-4,
+        "derive.rule": "pairs",
+        "retrain.epochs": 300,
+        "retrain.batch_size": 256,
+        "retrain.macro": "autodl",
+        "retrain.head_norm": True,
+        "retrain.schedule": "epoch",
+        "retrain.weight_decay": 5e-4,
+        "retrain.clip_norm": 0.0,
+        "retrain.drop_path": 0.0,
+    },
 }

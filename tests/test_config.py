@@ -43,6 +43,25 @@ def test_quick_preset_is_for_digits_and_never_mirrors_them():
     assert config.data.padding == 1
 
 
+def test_recipe_of_the_seed_study():
+    config = Config.preset("seed")
+    assert (config.search.batch_size, config.search.weight_decay) == (196, 5e-4)
+    assert (config.derive.rule, config.derive.ranks) == ("pairs", (1, 2))
+    retrain = config.retrain
+    assert (retrain.epochs, retrain.batch_size, retrain.weight_decay) == (300, 96, 5e-4)
+    assert (retrain.clip_norm, retrain.drop_path, retrain.auxiliary_weight) == (0, 0, 0.4)
+    assert (retrain.nesterov, retrain.schedule, retrain.head_norm) == (True, "epoch", True)
+
+
+def test_recipe_of_autodl_projects():
+    config = Config.preset("autodl")
+    assert (config.search.batch_size, config.search.weight_decay, config.search.epochs) == (256, 5e-4, 250)
+    assert config.search.macro == config.retrain.macro == "autodl"
+    assert config.derive.rule == "pairs"
+    assert (config.retrain.epochs, config.retrain.batch_size, config.retrain.head_norm) == (300, 256, True)
+    assert (config.retrain.weight_decay, config.retrain.clip_norm, config.retrain.drop_path) == (5e-4, 0, 0)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
 def test_file_round_trip(preset, suffix, tmp_path):
@@ -133,7 +152,7 @@ def test_all_stands_for_every_format(value):
 def test_unknown_names_are_refused_with_a_hint():
     with pytest.raises(UsageError, match=r"unknown .*'search.epoch'.*did you mean search.epochs"):
         Config().override({"search.epoch": 1})
-    with pytest.raises(UsageError, match="'tiny'; accepted are quick, small, paper"):
+    with pytest.raises(UsageError, match="'tiny'; accepted are quick, small, paper, seed, autodl"):
         Config.preset("tiny")
     with pytest.raises(UsageError, match="unknown configuration field 'searching'"):
         Config.from_dict({"searching": {"epochs": 1}})
