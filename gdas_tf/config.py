@@ -645,6 +645,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "derive.rule": "pairs",
         "retrain.epochs": 300,
         "retrain.batch_size": 256,
+        "retrain.channels": 33,
         "retrain.macro": "autodl",
         "retrain.head_norm": True,
         "retrain.schedule": "epoch",

@@ -60,6 +60,7 @@ def test_recipe_of_autodl_projects():
     assert config.derive.rule == "pairs"
     assert (config.retrain.epochs, config.retrain.batch_size, config.retrain.head_norm) == (300, 256, True)
     assert (config.retrain.weight_decay, config.retrain.clip_norm, config.retrain.drop_path) == (5e-4, 0, 0)
+    assert (config.retrain.channels, config.retrain.cells) == (33, 6)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
