@@ -11,12 +11,14 @@ from gdas_tf.cli.job import open_job
 from gdas_tf.errors import UsageError
 
 _DESCRIPTION = """\
-Chooses the genotype from the logits of a search: of each node, the edges with the most probable operations.
-Prints it in the short notation, and writes it to the run directory."""
+Chooses the genotype from the logits of a search: of each node, the edges with the most probable operations,
+or, with --derive-rule pairs, the most probable of all operations on all its edges. Prints it in the short
+notation, and writes it to the run directory."""
 
 _EXAMPLES = """\
   gdas-tf derive runs/digits-quick
   gdas-tf derive runs/digits-quick --derive-ranks 3,4
+  gdas-tf derive runs/digits-quick --derive-rule pairs --derive-ranks 3,4
   gdas-tf derive --logits runs/digits-quick/search/logits.npz --derive-ranks 2,3 --output other.json
 """
 

@@ -123,8 +123,9 @@ def add_config(parser: argparse.ArgumentParser, *sections: str, fields: Sequence
         "--preset",
         choices=tuple(PRESETS),
         metavar="|".join(PRESETS),
-        help="quick: digits in minutes; small: CIFAR-10 on a CPU in an hour or two; "
-        f"paper: CIFAR-10 with the constants of the paper [{DEFAULT_PRESET}]",
+        help="quick: digits in minutes; small: CIFAR-10 on a CPU in an hour or two; paper, seed, autodl: "
+        "CIFAR-10 with the constants of the paper, of the study that this project began as, and of "
+        f"AutoDL-Projects [{DEFAULT_PRESET}]",
     )
     group.add_argument(
         "--config", metavar="FILE", help="YAML or JSON file with values, as --print-config prints"
@@ -142,10 +143,10 @@ def _add_fields(group: argparse._ArgumentGroup, chosen: Iterable[Option]) -> Non
     presets = {name: Config.preset(name) for name in PRESETS}
     for option in chosen:
         values = {name: _text(config.get(option.path)) for name, config in presets.items()}
-        if len(set(values.values())) == 1:
-            default = next(iter(values.values()))
-        else:
-            default = ", ".join(f"{name} {value}" for name, value in values.items())
+        default = values.pop("paper")
+        others = [f"{name} {value}" for name, value in values.items() if value != default]
+        if others:
+            default = ", ".join([*others, f"else {default}"])
         # Choices that the placeholder doesn't show stand in the text.
         about = option.describe() if option.metadata["metavar"] else option.metadata["help"]
         text = f"{about} [{default}]".replace("%", "%%")

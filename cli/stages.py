@@ -183,7 +183,7 @@ def derive_genotype(path: str | Path, config: Config) -> Genotype:
     Args:
         path: an .npz with `normal` [epochs + 1, edges, operations] (or [edges, operations]), and `reduction`
             alike unless the reduction cell is fixed.
-        config: operations, nodes and ranks.
+        config: operations, nodes, rule and ranks.
 
     Raises:
         UsageError: the file is missing, damaged, or doesn't fit the search space.
@@ -206,6 +206,7 @@ def derive_genotype(path: str | Path, config: Config) -> Genotype:
         space,
         ranks=config.derive.ranks,
         keep_none=config.derive.keep_none,
+        rule=config.derive.rule,
     )
 
 

@@ -142,9 +142,9 @@ def test_overview_lists_every_subcommand(gdas):
 def test_defaults_in_help_are_those_of_the_presets(gdas):
     text = " ".join(gdas("run", "--help").out.split())
     quick, small = Config.preset("quick"), Config.preset("small")
-    expected = f"[quick {quick.search.epochs}, small {small.search.epochs}, paper 250]"
-    assert expected in text
-    assert "[quick off, small on, paper on]" in text
+    assert f"[quick {quick.search.epochs}, small {small.search.epochs}, else 250]" in text
+    assert "[quick off, else on]" in text
+    assert "[seed pairs, autodl pairs, else edges]" in text
 
 
 # --- configuration ----------------------------------------------------------------------------------------

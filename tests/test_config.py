@@ -43,6 +43,26 @@ def test_quick_preset_is_for_digits_and_never_mirrors_them():
     assert config.data.padding == 1
 
 
+def test_recipe_of_the_seed_study():
+    config = Config.preset("seed")
+    assert (config.search.batch_size, config.search.weight_decay) == (196, 5e-4)
+    assert (config.derive.rule, config.derive.ranks) == ("pairs", (1, 2))
+    retrain = config.retrain
+    assert (retrain.epochs, retrain.batch_size, retrain.weight_decay) == (300, 96, 5e-4)
+    assert (retrain.clip_norm, retrain.drop_path, retrain.auxiliary_weight) == (0, 0, 0.4)
+    assert (retrain.nesterov, retrain.schedule, retrain.head_norm) == (True, "epoch", True)
+
+
+def test_recipe_of_autodl_projects():
+    config = Config.preset("autodl")
+    assert (config.search.batch_size, config.search.weight_decay, config.search.epochs) == (256, 5e-4, 250)
+    assert config.search.macro == config.retrain.macro == "autodl"
+    assert config.derive.rule == "pairs"
+    assert (config.retrain.epochs, config.retrain.batch_size, config.retrain.head_norm) == (300, 256, True)
+    assert (config.retrain.weight_decay, config.retrain.clip_norm, config.retrain.drop_path) == (5e-4, 0, 0)
+    assert (config.retrain.channels, config.retrain.cells) == (33, 6)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
 def test_file_round_trip(preset, suffix, tmp_path):
@@ -133,7 +153,7 @@ def test_all_stands_for_every_format(value):
 def test_unknown_names_are_refused_with_a_hint():
     with pytest.raises(UsageError, match=r"unknown .*'search.epoch'.*did you mean search.epochs"):
         Config().override({"search.epoch": 1})
-    with pytest.raises(UsageError, match="'tiny'; accepted are quick, small, paper"):
+    with pytest.raises(UsageError, match="'tiny'; accepted are quick, small, paper, seed, autodl"):
         Config.preset("tiny")
     with pytest.raises(UsageError, match="unknown configuration field 'searching'"):
         Config.from_dict({"searching": {"epochs": 1}})
@@ -179,11 +199,26 @@ def test_the_old_name_of_a_macro_architecture_is_still_read(field):
         Config().override({field: "darts"})
 
 
+def test_ranks_that_no_node_can_answer_are_refused_by_either_rule():
+    pairs = {"derive.rule": "pairs", "search.operations": "gdas-4"}
+    assert Config().override({**pairs, "derive.ranks": (1, 6)}).derive.ranks == (1, 6)
+    message = "derive.ranks: found 7; accepted are 1 to 6, as node 0 has 6 pairs, 3 operations on each of"
+    with pytest.raises(UsageError, match=message):
+        Config().override({**pairs, "derive.ranks": 7})
+    assert Config().override({**pairs, "derive.keep_none": True, "derive.ranks": 7}).derive.ranks == (7,)
+    with pytest.raises(
+        UsageError, match="derive.ranks: found 6; accepted are 1 to 5, as the last of 4 nodes has 5"
+    ):
+        Config().override({"derive.ranks": 6})
+
+
 def test_space_of_the_configuration():
     space = (
         Config().override({"search.operations": "gdas-4", "search.nodes": 2, "derive.ranks": "1,2,3"}).space
     )
     assert (len(space.operations), space.nodes, space.inputs_per_node) == (4, 2, 3)
+    many = Config().override({"derive.rule": "pairs", "search.nodes": 1, "derive.ranks": "1,2,3,4"})
+    assert many.space.inputs_per_node == 2
 
 
 def test_differences_name_the_fields():

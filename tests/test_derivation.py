@@ -179,6 +179,83 @@ def test_bad_ranks(ranks: tuple[int, ...], message: str):
         derive(_logits(PROBABILITIES), None, TWO_NODES, ranks)
 
 
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        # Node 0: skip@0 0.50, sep3@0 0.30, sep3@1 0.20, max3@1 0.15, max3@0 0.10, skip@1 0.05. Node 1: skip@2
+        # 0.74, sep3@0 0.40, max3@0 0.40, skip@0 0.15, sep3@2 0.15, max3@1 0.12, max3@2 0.10, sep3@1 0.07.
+        ((1, 2), "skip@0+sep3@0/skip@2+sep3@0"),
+        ((2, 3), "sep3@0+sep3@1/sep3@0+max3@0"),
+        ((6, 3), "sep3@1+skip@1/max3@0+max3@1"),
+        ((6,), "skip@1/max3@1"),
+        ((1, 2, 3, 6), "skip@0+sep3@0+sep3@1+skip@1/skip@2+sep3@0+max3@0+max3@1"),
+    ],
+)
+def test_pairs(ranks: tuple[int, ...], expected: str):
+    assert derive(_logits(PROBABILITIES), None, TWO_NODES, ranks, rule="pairs").normal == _normal(expected)
+
+
+def test_pairs_with_none():
+    genotype = derive(_logits(PROBABILITIES), None, TWO_NODES, (1, 2), keep_none=True, rule="pairs")
+    assert genotype.normal == _normal("none@1+skip@0/none@1+skip@2")
+    ranks = derive(_logits(PROBABILITIES), None, TWO_NODES, (7, 8), keep_none=True, rule="pairs").normal[0]
+    # The two of 0.10 on edge 0, then 0.05 on edge 1: none@0, max3@0 are ranks 6 and 7.
+    assert ranks == _normal("max3@0+skip@1")[0]
+
+
+def test_pairs_equal_the_definition():
+    # AutoDL's rule written out: one list of (operation, input, weight) a node, sorted, the first two kept.
+    generator = np.random.default_rng(5)
+    space = SearchSpace()
+    twice = 0
+    for _ in range(50):
+        logits = generator.normal(scale=2.0, size=(14, 8))
+        softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        cell = []
+        for node in range(space.nodes):
+            found = [
+                (softmax[row, k], space.operations[k], source)
+                for row, (target, source) in enumerate(space.edges)
+                if target == node
+                for k in range(1, 8)
+            ]
+            found.sort(reverse=True)
+            cell.append([(operation, source) for _, operation, source in found[:2]])
+            twice += found[0][2] == found[1][2]
+        assert derive(logits, None, space, rule="pairs") == Genotype(cell, None)
+    assert twice > 5
+
+
+def test_pairs_and_edges_agree_where_no_second_operation_is_better():
+    logits = np.full((14, 8), -9.0)
+    logits[np.arange(14), 1 + np.arange(14) % 7] = np.arange(14) / 10
+    for ranks in ((1, 2), (1,), (2,)):
+        edges = derive(logits, logits, SearchSpace(), ranks)
+        assert derive(logits, logits, SearchSpace(), ranks, rule="pairs") == edges
+
+
+@pytest.mark.parametrize("ranks", [(1, 2), (3, 4), (1, 2, 3), (13, 14), tuple(range(1, 15))])
+def test_with_pairs_every_node_keeps_every_rank(ranks: tuple[int, ...]):
+    generator = np.random.default_rng(2)
+    for _ in range(20):
+        genotype = derive(*generator.normal(size=(2, 14, 8)), SearchSpace(), ranks, rule="pairs")
+        for node in (*genotype.normal, *genotype.reduction):
+            assert len(set(node)) == len(node) == len(ranks)
+        assert Genotype.from_text(genotype.to_text()) == genotype
+        assert Genotype.from_json(genotype.to_json()) == genotype
+
+
+def test_ranks_beyond_the_list_of_pairs():
+    message = (
+        "ranks: found 1, 7; accepted are 1 to 6, as node 0 has 6 pairs, 3 operations on each of its 2 edges"
+    )
+    with pytest.raises(UsageError, match=message):
+        derive(_logits(PROBABILITIES), None, TWO_NODES, (1, 7), rule="pairs")
+    assert derive(_logits(PROBABILITIES), None, TWO_NODES, (1, 8), keep_none=True, rule="pairs")
+    with pytest.raises(UsageError, match="rule: found 'paths'; accepted are edges, pairs"):
+        derive(_logits(PROBABILITIES), None, TWO_NODES, rule="paths")
+
+
 def test_bad_logits():
     with pytest.raises(
         UsageError, match=r"normal logits: found shape \[4, 4\]; the search space has \[5, 4\]"

@@ -114,6 +114,22 @@ def test_the_fixed_reduction_cell_shows_two_branches_of_each_input():
     ]
 
 
+def test_an_input_taken_twice_has_two_operations_side_by_side():
+    cell = Genotype.from_text("normal=sep3@0+dil5@0/skip@2+skip@2 reduction=fixed")
+    parts, links, layout = _parts(cell, "normal")
+    texts = [part.text for part in parts if part.color]
+    assert texts == ["sep_conv_3x3", "dil_conv_5x5", "skip_connect", "skip_connect"]
+    assert sorted((link.source, link.target) for link in links if parts[link.target].color) == [
+        (0, 4),
+        (0, 5),
+        (2, 6),
+        (2, 7),
+    ]
+    for one, other in ((4, 5), (6, 7)):
+        upper, lower = sorted((layout.boxes[one], layout.boxes[other]), key=lambda box: -box.bottom)
+        assert upper.bottom > lower.top
+
+
 def test_draw_genotype_writes_both_cells_as_png_and_svg(tmp_path: Path):
     for name in ("GDAS_V1", "GDAS_GF"):
         paths = draw_genotype(GENOTYPES[name], tmp_path / "new" / name)

@@ -26,8 +26,13 @@ from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 CLASSES = ("zero", "one", "two", "three", "four")
 
 
-def network(genotype: str | Genotype, shape: tuple[int, int, int], channels: int = 8) -> keras.Model:
-    """A small network, the batch norms of which are not the identity."""
+def network(
+    genotype: str | Genotype, shape: tuple[int, int, int], channels: int = 8, head_norm: bool = False
+) -> keras.Model:
+    """A small network, the batch norms of which are not the identity.
+
+    Its weights are He's: untrained, those of PyTorch would let all images have the same probabilities.
+    """
     if isinstance(genotype, str):
         genotype = GENOTYPES[genotype]
     model = build_network(
@@ -38,6 +43,8 @@ def network(genotype: str | Genotype, shape: tuple[int, int, int], channels: int
         cells=1,
         mean=(0.4, 0.5, 0.6)[: shape[2]],
         std=(0.2, 0.25, 0.3)[: shape[2]],
+        head_norm=head_norm,
+        initializer="he",
         seed=1,
     )
     random = np.random.default_rng(2)
@@ -95,19 +102,20 @@ ALL_KINDS = Genotype.from_text(
 
 
 @pytest.mark.parametrize(
-    ("genotype", "shape"),
+    ("genotype", "shape", "head_norm"),
     [
-        ("GDAS_V1", (16, 16, 3)),
-        ("GDAS_F1", (17, 19, 3)),
-        (ALL_KINDS, (13, 12, 1)),
-        ("DARTS_V2", (66, 65, 3)),
+        ("GDAS_V1", (16, 16, 3), False),
+        ("GDAS_V1", (16, 16, 3), True),
+        ("GDAS_F1", (17, 19, 3), False),
+        (ALL_KINDS, (13, 12, 1), True),
+        ("DARTS_V2", (66, 65, 3), False),
     ],
-    ids=["even", "fixed reduction, odd", "all operations, grey", "imagenet stem"],
+    ids=["even", "head norm", "fixed reduction, odd", "all operations, grey", "imagenet stem"],
 )
 def test_onnx_gives_the_probabilities_of_keras_and_is_clean(
-    genotype: str | Genotype, shape: tuple[int, int, int]
+    genotype: str | Genotype, shape: tuple[int, int, int], head_norm: bool
 ) -> None:
-    model = network(genotype, shape)
+    model = network(genotype, shape, head_norm=head_norm)
     converted = to_onnx(model, describe(model, CLASSES))
     images = pixels_of(shape, 6).astype(np.float32) / 255
     wanted = model.predict_on_batch(images)
@@ -127,13 +135,16 @@ def test_onnx_gives_the_probabilities_of_keras_and_is_clean(
     assert first[: first.index("Conv")] in (["Sub", "Mul", "Transpose"], ["Sub", "Mul", "Reshape"])
 
 
-def test_onnx_batch_norms_are_folded(model: keras.Model, onnx_model: onnx.ModelProto) -> None:
-    """One convolution for each of Keras', for the batch norm of the head, and for each shifted branch."""
+@pytest.mark.parametrize("head_norm", [False, True])
+def test_onnx_batch_norms_are_folded(head_norm: bool) -> None:
+    """One convolution for each of Keras', for a batch norm of the head, and for each shifted branch."""
+    model = network("GDAS_V1", (16, 16, 3), head_norm=head_norm)
+    onnx_model = to_onnx(model, describe(model, CLASSES))
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     convolutions = sum(isinstance(layer, kinds) for layer in model.layers)
     shifted = sum(isinstance(layer, keras.layers.Cropping2D) for layer in model.layers)
     operators = count_operators(onnx_model)
-    assert operators["Conv"] == convolutions + 1 + shifted
+    assert operators["Conv"] == convolutions + head_norm + shifted
     assert operators["Add"] == sum(isinstance(layer, keras.layers.Add) for layer in model.layers)
     assert operators["Mul"] == operators["Sub"] == 1  # the standardization of the images
 

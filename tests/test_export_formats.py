@@ -33,10 +33,22 @@ GENOTYPE = Genotype.from_text(
 )
 
 
-def make(genotype: Genotype) -> keras.Model:
-    """A network of 5 channels, which is no multiple of anything, with batch norms that do something."""
+def make(genotype: Genotype, head_norm: bool = False) -> keras.Model:
+    """A network of 6 channels, which is no multiple of 8, with batch norms that do something.
+
+    Its weights are He's: untrained, those of PyTorch would let all images have the same probabilities.
+    """
     model = build_network(
-        genotype, SHAPE, len(CLASSES), channels=6, cells=1, mean=(0.5,) * 3, std=(0.3,) * 3, seed=0
+        genotype,
+        SHAPE,
+        len(CLASSES),
+        channels=6,
+        cells=1,
+        head_norm=head_norm,
+        initializer="he",
+        mean=(0.5,) * 3,
+        std=(0.3,) * 3,
+        seed=0,
     )
     random = np.random.default_rng(1)
     for layer in model.layers:
@@ -132,9 +144,12 @@ def test_grouped_convolutions_become_dense() -> None:
             assert weight.dims[1] == 1
 
 
+@pytest.mark.parametrize(("head_norm", "transposes"), [(True, 1), (False, 4)])
 def test_int8_computes_in_8_bits_throughout(
-    floats: onnx.ModelProto, images: np.ndarray, tmp_path: Path
+    head_norm: bool, transposes: int, images: np.ndarray, tmp_path: Path
 ) -> None:
+    model = make(GENOTYPE, head_norm)
+    floats = to_onnx(model, describe(model, CLASSES, GENOTYPE))
     quantized = quantize(floats, images)
     assert quantized.method in quantized.agreement
     np.testing.assert_allclose(run(quantized.model, images), run(floats, images), atol=0.05)
@@ -146,7 +161,8 @@ def test_int8_computes_in_8_bits_throughout(
     assert operators.get("QuantizeLinear", 0) == 1
     assert operators.get("DequantizeLinear", 0) == 0
     assert not {"Conv", "Relu", "MaxPool", "AveragePool", "Concat", "Add", "Gemm"} & set(operators)
-    assert operators["Transpose"] == 1
+    # Where no convolution follows the last cell, onnxruntime changes the layout for one of its sums.
+    assert operators["Transpose"] <= transposes
 
 
 def test_other_calibrations_are_tried_until_one_is_good_enough(

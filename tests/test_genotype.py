@@ -315,6 +315,17 @@ def test_bad_files(tmp_path: Path):
         Genotype(CELL, None).save(tmp_path / "file/e.json")
 
 
+def test_a_node_may_take_an_input_twice():
+    text = "normal=sep3@0+dil5@0/skip@1+skip@1 reduction=fixed"
+    genotype = Genotype.from_text(text)
+    assert genotype.to_text() == text
+    assert genotype.normal[0] == (Edge("sep_conv_3x3", 0), Edge("dil_conv_5x5", 0))
+    assert Genotype.from_json(genotype.to_json()) == genotype
+    genotype.check_fits(SearchSpace(nodes=2))
+    three = Genotype.from_text("normal=sep3@0+dil5@0+skip@1/skip@1+skip@1+max3@2 reduction=fixed")
+    three.check_fits(SearchSpace(nodes=2, inputs_per_node=3))
+
+
 def test_check_fits():
     genotype = GENOTYPES["DARTS_V1"]
     with pytest.raises(UsageError, match="normal cell: found 4 nodes; the search space has 3"):

@@ -182,6 +182,45 @@ def test_stem_may_be_chosen() -> None:
     assert shapes == {"cifar": (32, 32, 4), "imagenet": (4, 4, 4)}
 
 
+TWICE = Genotype.from_text("normal=sep3@0+dil5@0/skip@1+skip@1 reduction=max3@1+sep3@1/conv1@2+conv1@2")
+
+
+def test_a_node_that_takes_an_input_twice_adds_both_operations() -> None:
+    model = build_network(TWICE, (8, 8, 1), 3, channels=4, cells=1)
+    sums = {
+        layer.name: [x.name for x in layer.input] for layer in model.layers if "Add" in type(layer).__name__
+    }
+    assert len(sums["cell0_node0"]) == len(sums["cell1_node1"]) == 2
+    x = images((8, 8, 1))
+    names = ("cell0_node0_edge0_sep_conv_3x3_1_bn", "cell0_node0_edge1_dil_conv_5x5_bn", "cell0_node0")
+    names += ("cell0_input1_bn", "cell0_node1")
+    outputs = [model.get_layer(name).output for name in names]
+    one, other, total, last, doubled = keras.Model(model.input, outputs)(x)
+    np.testing.assert_allclose(total, one + other, atol=1e-6)
+    np.testing.assert_allclose(doubled, 2 * last, atol=1e-6)
+
+
+def test_parameters_of_an_input_taken_twice_are_counted_twice() -> None:
+    def weights(cell: str) -> int:
+        genotype = Genotype.from_text(f"normal={cell} reduction=fixed")
+        return count_parameters(build_network(genotype, (8, 8, 1), 3, channels=4, cells=1))
+
+    def norm_and_pointwise(channels: int) -> int:
+        return channels * channels + 2 * channels
+
+    # A block each of 4, 8 and 16 channels; a dilated convolution is a depthwise and a pointwise one, a norm.
+    dilated = sum(9 * c + norm_and_pointwise(c) for c in (4, 8, 16))
+    separable = 2 * dilated
+    assert weights("sep3@0+dil3@0") - weights("sep3@0+skip@0") == dilated
+    assert weights("sep3@1+sep3@1") - weights("sep3@1+skip@1") == separable
+
+
+def test_drop_path_drops_both_operations_on_an_input_taken_twice() -> None:
+    model = build_network(TWICE, (8, 8, 1), 3, channels=4, cells=1, drop_path=0.3)
+    assert model.get_layer("drop_path").paths == 3 * 2 + 2 * 4
+    assert sum(isinstance(layer, keras.layers.Multiply) for layer in model.layers) == 3 * 2 + 2 * 4
+
+
 def test_none_contributes_nothing() -> None:
     def model(cell: list) -> keras.Model:
         return build_network(Genotype(cell, None), (8, 8, 1), 3, channels=4, cells=1, seed=3)

@@ -22,6 +22,7 @@ from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.run import Run
 from gdas_tf.spaces.genotype import Genotype
+from gdas_tf.training import retraining
 from gdas_tf.training.retraining import RetrainingModel, evaluate, retrain
 
 TINY = Genotype([[("sep_conv_3x3", 0), ("skip_connect", 1)]], [[("dil_conv_3x3", 0), ("skip_connect", 1)]])
@@ -228,8 +229,111 @@ def test_flat_optimizer_takes_the_steps_of_the_other(clip_norm: float | None) ->
         results.append([variable.numpy() for variable in variables])
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    again = FlatSGD.from_config(FlatSGD(0.1, 0.8, 0.01, clip_norm).get_config())
-    assert (again.momentum, again.decay, again.global_clipnorm) == (0.8, 0.01, clip_norm)
+    again = FlatSGD.from_config(FlatSGD(0.1, 0.8, 0.01, clip_norm, nesterov=False).get_config())
+    assert (again.momentum, again.decay, again.clip_norm) == (0.8, 0.01, clip_norm or 0)
+    assert not again.nesterov and float(again.learning_rate) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("clip_norm", [0, 2.0])
+def test_flat_optimizer_equals_the_definition(nesterov: bool, clip_norm: float) -> None:
+    generator = np.random.default_rng(1)
+    weight, velocity = generator.standard_normal(6), np.zeros(6)
+    variables = [keras.Variable(part, dtype="float32") for part in np.split(weight, 2)]
+    optimizer = FlatSGD(0.1, 0.9, 0.01, clip_norm, nesterov)
+    for _ in range(4):
+        gradient = 2 * generator.standard_normal(6)
+        optimizer.apply([tf.constant(part, tf.float32) for part in np.split(gradient, 2)], variables)
+        norm = np.linalg.norm(gradient)
+        gradient = gradient * (min(1, clip_norm / norm) if clip_norm else 1) + 0.01 * weight
+        velocity = 0.9 * velocity + gradient
+        weight = weight - 0.1 * (gradient + 0.9 * velocity if nesterov else velocity)
+    np.testing.assert_allclose(np.concatenate([v.numpy() for v in variables]), weight, rtol=1e-5, atol=1e-6)
+
+
+def test_flat_optimizer_honours_a_loss_scale() -> None:
+    results = []
+    for factor in (None, 8.0):
+        optimizer = FlatSGD(0.1)
+        optimizer.loss_scale_factor = factor
+        variable = keras.Variable([1.0, 2.0])
+        optimizer.apply([tf.constant([0.5, 1.0]) * (factor or 1)], [variable])
+        results.append(variable.numpy())
+    np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+def test_flat_optimizer_refuses_what_it_cannot_do() -> None:
+    one, other = keras.Variable([1.0], name="one"), keras.Variable([1.0], name="other")
+    gradient = tf.constant([1.0])
+    for name in ("weight_decay", "clipvalue", "use_ema", "gradient_accumulation_steps"):
+        with pytest.raises(TypeError, match=name):
+            FlatSGD(0.1, **{name: 2})
+    for arguments, message in (
+        ({"momentum": 1.0}, "momentum: found 1.0"),
+        ({"decay": -1.0}, "decay: found -1.0"),
+        ({"clip_norm": -2.0}, "clip_norm: found -2.0"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            FlatSGD(0.1, **arguments)
+    optimizer = FlatSGD(0.1)
+    optimizer.apply([gradient, gradient], [one, other])
+    for gradients, weights, message in (
+        ([gradient], [one], "found 1 weights that are not the 2 of its first step"),
+        ([gradient, gradient], [other, one], "the same ones in the same order"),
+        ([gradient], [one, other], "found 1 gradients of 2 weights"),
+        ([gradient, None], [one, other], "other has no gradient"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            optimizer.apply(gradients, weights)
+    with pytest.raises(UsageError, match="half is float16; accepted is float32"):
+        FlatSGD(0.1).build([keras.Variable([1.0], dtype="float16", name="half")])
+    layer = keras.layers.Dense(1, kernel_constraint="non_neg", name="bound")
+    layer.build((None, 2))
+    with pytest.raises(UsageError, match="bound/kernel has a constraint"):
+        FlatSGD(0.1).build(layer.trainable_variables)
+
+
+def test_learning_rate_by_step_and_by_epoch() -> None:
+    settings = config(epochs=4, learning_rate=0.2, learning_rate_end=0.1)
+    by_step = retraining._learning_rate(settings.retrain, 5)
+    by_epoch = retraining._learning_rate(settings.override({"retrain.schedule": "epoch"}).retrain, 5)
+    for step in range(20):
+        epoch = step // 5
+        # PyTorch's CosineAnnealingLR, stepped once an epoch
+        expected = 0.1 + (0.2 - 0.1) * (1 + np.cos(np.pi * epoch / 4)) / 2
+        assert float(by_epoch(step)) == pytest.approx(expected, rel=1e-5)
+        assert float(by_step(step)) == pytest.approx(
+            0.1 + 0.1 * (1 + np.cos(np.pi * step / 20)) / 2, rel=1e-5
+        )
+    again = retraining.EpochSchedule.from_config(by_epoch.get_config())
+    assert float(again(7)) == float(by_epoch(7))
+
+
+def test_options_of_the_recipe_reach_the_training(
+    finished: tuple[Run, keras.Model], data: DataSet, tmp_path: Path
+) -> None:
+    changes = {"nesterov": False, "schedule": "epoch", "clip_norm": 0, "initializer": "he", "head_norm": True}
+    settings = config(epochs=1, **changes)
+    optimizer = retraining._optimizer(settings.retrain, 0.1)
+    assert (optimizer.nesterov, optimizer.clip_norm) == (False, 0)
+    assert retraining._optimizer(finished[0].config.retrain, 0.1).nesterov
+    assert retraining._optimizer(finished[0].config.retrain, 0.1).clip_norm == 5.0
+    run = Run.create(tmp_path / "run", settings)
+    model = retrain(settings, data, TINY, run)
+    assert np.isfinite(run.metrics("retrain")[0]["loss"])
+    assert "head_bn" in [layer.name for layer in model.layers]
+    assert "head_bn" not in [layer.name for layer in finished[1].layers]
+    assert retraining.network_options(settings, data)["initializer"] == "he"
+    assert retraining.network_options(finished[0].config, data)["initializer"] == "torch"
+
+
+def test_a_retraining_without_the_norm_of_its_head_does_not_go_on_with_it(
+    finished: tuple[Run, keras.Model], data: DataSet
+) -> None:
+    run = finished[0]
+    other = run.config.override({"retrain.head_norm": True})
+    with pytest.raises(UsageError, match="retrain.head_norm = False there, True now"):
+        Run(run.path, other).load_checkpoint("retrain")
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])

@@ -25,7 +25,7 @@ from typing import Any
 
 from gdas_tf.errors import UsageError
 from gdas_tf.export.formats import FORMATS
-from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces.base import RULES, SearchSpace
 from gdas_tf.spaces.macro import MACROS
 from gdas_tf.spaces.macro import SYNONYMS as MACRO_SYNONYMS
 from gdas_tf.user_files import parse_json, parse_yaml, read_text
@@ -175,9 +175,14 @@ class DeriveConfig(_Section):
 
     section: typing.ClassVar[str] = "derive"
 
+    rule: str = _field(
+        "edges",
+        "what is ranked at a node: edges, each by its best operation, or all (edge, operation) pairs",
+        choices=RULES,
+    )
     ranks: tuple[int, ...] = _field(
         (1, 2),
-        "edges a node keeps, by rank of probability: 1,2 or 2,3 or 3,4 …",
+        "what a node keeps, by rank of probability: 1,2 or 2,3 or 3,4 …",
         minimum=1,
         metavar="R,R",
     )
@@ -207,9 +212,15 @@ class RetrainConfig(_Section):
     )
     learning_rate: float = _field(0.025, "learning rate in the first epoch", above=0)
     learning_rate_end: float = _field(0.0, "learning rate at the end (cosine)", minimum=0)
-    momentum: float = _field(0.9, "Nesterov momentum", minimum=0, below=1)
+    schedule: str = _field(
+        "step", "the learning rate falls with each step, or with each epoch", choices=("step", "epoch")
+    )
+    momentum: float = _field(0.9, "momentum", minimum=0, below=1)
+    nesterov: bool = _field(True, "Nesterov's momentum, in place of the plain one")
     weight_decay: float = _field(3e-4, "weight decay", minimum=0)
-    clip_norm: float = _field(5.0, "global norm that the gradient is clipped to", above=0)
+    clip_norm: float = _field(
+        5.0, "global norm that the gradient is clipped to; 0 turns clipping off", minimum=0
+    )
     auxiliary_weight: float = _field(0.4, "weight of the auxiliary head's loss; 0: no head", minimum=0)
     drop_path: float = _field(0.2, "probability of dropping a path in the last epoch", minimum=0, below=1)
     cutout: int = _field(16, "side of the square that CutOut blanks, in pixels; 0 turns it off", minimum=0)
@@ -301,21 +312,25 @@ class Config:
     def __post_init__(self) -> None:
         for option in options(None):
             object.__setattr__(self, option.name, option.parse(getattr(self, option.name)))
-        edges = self.search.nodes + 1
-        if max(self.derive.ranks) > edges:
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        most, reason = self.space.highest_rank(self.derive.rule, self.derive.keep_none)
+        if max(self.derive.ranks) > most:
             raise UsageError(
-                f"derive.ranks: found {_show(self.derive.ranks)}; accepted are 1 to {edges}, as the last of "
-                f"{self.search.nodes} nodes has {edges} edges"
+                f"derive.ranks: found {_show(self.derive.ranks)}; accepted are 1 to {most}, as {reason}"
             )
 
     @property
     def space(self) -> SearchSpace:
         """The search space: operations and nodes of the search, as many inputs per node as ranks are kept."""
-        return SearchSpace.named(self.search.operations, self.search.nodes, len(self.derive.ranks))
+        # By the rule `pairs` a node may keep more pairs than it has inputs.
+        inputs = min(len(self.derive.ranks), self.search.nodes + 1)
+        return SearchSpace.named(self.search.operations, self.search.nodes, inputs)
 
     @classmethod
     def preset(cls, name: str) -> Config:
-        """Returns the preset `quick`, `small` or `paper`.
+        """Returns a preset, one of `PRESETS`.
 
         Raises:
             UsageError: there is no preset of that name.
@@ -589,4 +604,33 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # CIFAR-10 with the constants of the paper, which are the defaults of the fields.
     "paper": {},
+    # Two recipes that differ from the paper's; docs/method.md says what is known of each, and from where.
+    # The study that this project began as (G. Nalbandyan, 2020).
+    "seed": {
+        "search.batch_size": 196,
+        "search.weight_decay": 5e-4,
+        "derive.rule": "pairs",
+        "retrain.epochs": 300,
+        "retrain.head_norm": True,
+        "retrain.schedule": "epoch",
+        "retrain.weight_decay": 5e-4,
+        "retrain.clip_norm": 0.0,
+        "retrain.drop_path": 0.0,
+    },
+    # AutoDL-Projects, the authors' code of 2020.
+    "autodl": {
+        "search.batch_size": 256,
+        "search.macro": "autodl",
+        "search.weight_decay": 5e-4,
+        "derive.rule": "pairs",
+        "retrain.epochs": 300,
+        "retrain.batch_size": 256,
+        "retrain.channels": 33,
+        "retrain.macro": "autodl",
+        "retrain.head_norm": True,
+        "retrain.schedule": "epoch",
+        "retrain.weight_decay": 5e-4,
+        "retrain.clip_norm": 0.0,
+        "retrain.drop_path": 0.0,
+    },
 }

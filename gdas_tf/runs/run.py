@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdas_tf.config.sections import Config, differences, options
+from gdas_tf.config.sections import Config, differences
 from gdas_tf.errors import UsageError
 from gdas_tf.files import TEMPORARY, atomic_path, atomic_write, plain, read_json, remove, write_json, writing
+from gdas_tf.former import completed, former_config
 from gdas_tf.machine import cores, processor
 
 if TYPE_CHECKING:
@@ -111,8 +112,11 @@ class Run:
             )
         if not is_run_directory(path):
             raise UsageError(f"run directory {path}: it has no config.yaml; it is not a run directory")
+        # Its config.yaml may lack fields, as an earlier version wrote it: a stage goes on as it began.
+        begun = [stage for stage in _STAGE_SECTIONS if cls(path, Config()).begun(stage)]
+        base = former_config(section for stage in begun for section in _STAGE_SECTIONS[stage])
         try:
-            return cls(path, Config.from_file(path / "config.yaml", _former_config(cls(path, Config()))))
+            return cls(path, Config.from_file(path / "config.yaml", base))
         except UsageError as error:
             raise UsageError(f"run directory {path} is damaged: {error}") from error
 
@@ -265,7 +269,7 @@ class Run:
                 f"remove {path.parent} to begin the stage again"
             ) from error
         wanted = self._depends_on(stage)
-        self._check_same(stage, _completed(depends_on, wanted), wanted)
+        self._check_same(stage, completed(depends_on, wanted), wanted)
         return arrays, epochs_done
 
     def _depends_on(self, stage: str, config: Config | None = None) -> dict[str, Any]:
@@ -299,36 +303,6 @@ class Run:
             owner = path.name.removeprefix(TEMPORARY).split("-")[0]
             if owner.isdigit() and not psutil.pid_exists(int(owner)):
                 remove(path)
-
-
-def _former_config(run: Run) -> Config:
-    """Returns the values of a run for the fields that its config.yaml lacks, as an earlier version wrote it.
-
-    A stage that has begun goes on with the values that it had before there was a field for them. One that
-    has not begun takes the defaults of now.
-    """
-    begun = [stage for stage in _STAGE_SECTIONS if run.begun(stage)]
-    sections = {section for stage in begun for section in _STAGE_SECTIONS[stage]}
-    former = {option.path: option.metadata["before"] for section in sections for option in options(section)}
-    return Config().override(former)
-
-
-def _completed(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a checkpoint depends on with the fields that were not there when it was written.
-
-    Args:
-        found: sections and other values, as the checkpoint has them.
-        wanted: the same of now, whose fields are taken.
-    """
-    result = dict(found)
-    for section in (name for name in ("data", "search", "retrain") if name in found and name in wanted):
-        known = {option.name: option.metadata for option in options(section)}
-        values = {name: known[name]["before"] for name in wanted[section] if name in known}
-        for name, value in found[section].items():
-            synonyms = known[name]["synonyms"] if name in known else {}
-            values[name] = synonyms.get(value, value) if isinstance(value, str) else value
-        result[section] = values
-    return result
 
 
 def is_run_directory(path: str | Path) -> bool:

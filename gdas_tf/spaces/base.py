@@ -31,6 +31,9 @@ SPACES: dict[str, tuple[str, ...]] = {
 
 CELL_INPUTS = 2
 
+RULES = ("edges", "pairs")
+"""How a node ranks what it may keep, see `gdas_tf.strategies.derivation.derive`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
@@ -117,6 +120,29 @@ class SearchSpace:
     def edge_count(self) -> int:
         """Number of edges E; 14 for four nodes."""
         return sum(CELL_INPUTS + node for node in range(self.nodes))
+
+    def candidates(self, keep_none: bool = False) -> list[int]:
+        """The columns of the operations that a derivation may choose: all, or all but `none`."""
+        return [i for i, operation in enumerate(self.operations) if keep_none or operation != "none"]
+
+    def highest_rank(self, rule: str = "edges", keep_none: bool = False) -> tuple[int, str]:
+        """Returns the highest rank that a derivation may ask for, and why it is that one.
+
+        Args:
+            rule: one of `RULES`.
+            keep_none: whether `none` may be chosen.
+
+        Raises:
+            UsageError: there is no such rule.
+        """
+        if rule not in RULES:
+            raise UsageError(f"rule: found {rule!r}; accepted are {', '.join(RULES)}")
+        edges = CELL_INPUTS + self.nodes - 1
+        if rule == "edges":
+            return edges, f"the last of {self.nodes} nodes has {edges} edges"
+        operations = len(self.candidates(keep_none))
+        pairs = CELL_INPUTS * operations
+        return pairs, f"node 0 has {pairs} pairs, {operations} operations on each of its {CELL_INPUTS} edges"
 
 
 def _is_count(value: object) -> bool:

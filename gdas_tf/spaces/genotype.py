@@ -64,7 +64,8 @@ class Genotype:
     """The normal and the reduction cell of a network; immutable, hashable, valid.
 
     A node is the sum of its edges' outputs, a cell's output the concatenation of its nodes. Every node has
-    equally many edges, except for the first ones, which may have as many as there are inputs to them. Two
+    equally many edges, except for the first ones, which may have as many as there are inputs to them. A node
+    may take one input on several edges; each edge then has its own operation with its own weights. Two
     genotypes with the same cells are equal, whatever their names.
 
     Args:
@@ -127,7 +128,8 @@ class Genotype:
         for name, cell in self.cells.items():
             for number, node in enumerate(cell):
                 wanted = min(space.inputs_per_node, CELL_INPUTS + number)
-                if len(node) != wanted:
+                # Where a node takes one input several times, it may have more edges than inputs.
+                if len(node) not in (wanted, space.inputs_per_node):
                     raise UsageError(
                         f"genotype: {name} cell, node {number}: found {_count(len(node), 'edge')}; the "
                         f"search space has {wanted}"

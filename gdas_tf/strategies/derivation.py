@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,11 +17,14 @@ def derive(
     space: SearchSpace,
     ranks: Sequence[int] = (1, 2),
     keep_none: bool = False,
+    rule: str = "edges",
 ) -> Genotype:
     """Returns the genotype of the most probable operations (Dong & Yang, CVPR 2019, section 3.3).
 
     A node ranks the (edge, operation) pairs of its inputs by the probability softmax(logits) of the operation
-    on its edge, best first, and keeps the pairs of the wanted ranks, all on different edges:
+    on its edge, best first, and keeps the pairs of the wanted ranks.
+
+    By the rule `edges`, that of DARTS and of the paper's code, these pairs are on different edges:
 
     1. First come the edges with their best operation each: a node with n edges has them on ranks 1 to n. Then
        come all edges with their second best operation, on ranks n + 1 to 2 n, and so on. So a node with as
@@ -31,52 +34,74 @@ def derive(
        after the last pair, counting goes on with the first one.
     3. A node that has fewer edges than there are ranks keeps all of them, one pair each.
 
-    Ties go to the lower input, and on one edge to the operation that is named first in the search space.
+    By the rule `pairs`, that of AutoDL-Projects (2020) and of the study that began this project, all pairs
+    stand in one list:
+
+    4. The pairs of a node are ranked by probability alone, whatever edge they are on. So the second operation
+       of one edge may come before the best of another, and a node may take one input twice, with two
+       operations, both of which count.
+    5. Every node keeps exactly the wanted ranks. No rank may be higher than node 0, which has the fewest
+       pairs, can answer: it has one pair for each operation on each of its two edges.
+
+    By both rules ties go to the lower input, and on one edge to the operation that is named first in the
+    search space.
 
     Args:
         normal_logits: float [edges, operations], the architecture parameters of the normal cell, in the order
             of `space.edges` and `space.operations`.
         reduction_logits: the same of the reduction cell; None for the fixed reduction cell.
         space: the search space of the search; its `inputs_per_node` is not looked at, as `ranks` says it.
-        ranks: which ranks a node keeps, in any order, each from 1 (the best) to nodes + 1 (the most edges a
-            node has).
+        ranks: which ranks a node keeps, in any order, each from 1 (the best) to `space.highest_rank(rule)`.
         keep_none: rank `none` like any other operation instead of leaving it out. Its probability counts
             in the softmax either way.
+        rule: "edges" or "pairs".
 
     Returns:
         The genotype; the edges of a node in the order of their ranks.
 
     Raises:
-        UsageError: the logits have another shape or are not finite, or the ranks are out of range.
+        UsageError: the logits have another shape or are not finite, the ranks are out of range, or there is
+            no such rule.
 
     Example:
         >>> space = SearchSpace(("none", "skip_connect", "conv_3x3"), nodes=1)
-        >>> derive(np.array([[2.0, 0.0, 1.0], [0.0, 4.0, 1.0]]), None, space).to_text()
+        >>> logits = np.array([[2.0, 0.0, 1.0], [0.0, 4.0, 3.0]])
+        >>> derive(logits, None, space).to_text()
         'normal=skip@1+conv3@0 reduction=fixed'
+        >>> derive(logits, None, space, rule="pairs").to_text()
+        'normal=skip@1+conv3@1 reduction=fixed'
     """
-    wanted = _check_ranks(ranks, space)
-    normal = _derive_cell(normal_logits, "normal", space, wanted, keep_none)
+    wanted = _check_ranks(ranks, space, keep_none, rule)
+    choose = _edges_of_ranks if rule == "edges" else _pairs_of_ranks
+    normal = _derive_cell(normal_logits, "normal", space, wanted, keep_none, choose)
     if reduction_logits is None:
         return Genotype(normal, None)
-    return Genotype(normal, _derive_cell(reduction_logits, "reduction", space, wanted, keep_none))
+    return Genotype(normal, _derive_cell(reduction_logits, "reduction", space, wanted, keep_none, choose))
 
 
-def _check_ranks(ranks: Sequence[int], space: SearchSpace) -> list[int]:
-    most = CELL_INPUTS + space.nodes - 1
+def _check_ranks(ranks: Sequence[int], space: SearchSpace, keep_none: bool, rule: str) -> list[int]:
+    most, reason = space.highest_rank(rule, keep_none)
     shown = ", ".join(map(str, ranks)) or "none"
     if not ranks or len(set(ranks)) != len(ranks):
         raise UsageError(f"ranks: found {shown}; accepted are one or more different ones, for example 1, 2")
     for rank in ranks:
         if not 1 <= rank <= most:
-            raise UsageError(
-                f"ranks: found {shown}; accepted are 1 to {most}, as the last of {space.nodes} nodes has "
-                f"{most} edges"
-            )
+            raise UsageError(f"ranks: found {shown}; accepted are 1 to {most}, as {reason}")
     return sorted(ranks)
 
 
+Choose = Callable[[np.ndarray, Sequence[int], Sequence[int]], list[tuple[int, int]]]
+"""Takes log-probabilities [edges of the node, operations], the columns of the operations that may be chosen,
+and ranks in ascending order; returns the (edge, operation) pairs that are kept."""
+
+
 def _derive_cell(
-    logits: np.ndarray, name: str, space: SearchSpace, ranks: Sequence[int], keep_none: bool
+    logits: np.ndarray,
+    name: str,
+    space: SearchSpace,
+    ranks: Sequence[int],
+    keep_none: bool,
+    choose: Choose,
 ) -> Cell:
     logits = np.asarray(logits, dtype=np.float64)
     shape = (space.edge_count, len(space.operations))
@@ -91,42 +116,43 @@ def _derive_cell(
     # The logarithm of the softmax orders like the softmax, and very small probabilities don't collapse to 0.
     shifted = logits - logits.max(axis=1, keepdims=True)
     scores = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    candidates = [i for i, operation in enumerate(space.operations) if keep_none or operation != "none"]
+    candidates = space.candidates(keep_none)
 
     cell = []
     first = 0
     for node in range(space.nodes):
         edges = CELL_INPUTS + node
-        pairs = _rank_pairs(scores[first : first + edges], candidates)
-        kept = _keep_ranks(pairs, min(len(ranks), edges), ranks)
+        kept = choose(scores[first : first + edges], candidates, ranks)
         cell.append(tuple(Edge(space.operations[operation], edge) for edge, operation in kept))
         first += edges
     return tuple(cell)
 
 
-def _rank_pairs(scores: np.ndarray, candidates: Sequence[int]) -> list[tuple[int, int]]:
-    """All (edge, operation) pairs of a node: every edge's best one by descending score, then its second ….
-
-    Args:
-        scores: float [edges of the node, operations], log-probabilities.
-        candidates: columns of the operations that may be chosen.
-    """
+def _edges_of_ranks(
+    scores: np.ndarray, candidates: Sequence[int], ranks: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Rules 1 to 3: the pairs of the ranks; for one on an edge already kept, the next on a free edge."""
     # Stable sorting leaves ties in the order of inputs and operations.
     choices = [sorted(candidates, key=lambda operation, row=row: -row[operation]) for row in scores]
     pairs = []
     for choice in zip(*choices, strict=True):
         round_ = [(edge, operation) for edge, operation in enumerate(choice)]
         pairs += sorted(round_, key=lambda pair: -scores[pair])
-    return pairs
 
-
-def _keep_ranks(pairs: Sequence[tuple[int, int]], count: int, ranks: Sequence[int]) -> list[tuple[int, int]]:
-    """The pairs of the first `count` ranks; for one on an edge already kept, the next on a free edge."""
     kept: dict[int, int] = {}
-    for rank in ranks[:count]:
+    for rank in ranks[: len(scores)]:
         for offset in range(len(pairs)):
             edge, operation = pairs[(rank - 1 + offset) % len(pairs)]
             if edge not in kept:
                 kept[edge] = operation
                 break
     return list(kept.items())
+
+
+def _pairs_of_ranks(
+    scores: np.ndarray, candidates: Sequence[int], ranks: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Rules 4 and 5: the pairs of the ranks in one list of all."""
+    pairs = [(edge, operation) for edge in range(len(scores)) for operation in candidates]
+    pairs.sort(key=lambda pair: -scores[pair])
+    return [pairs[rank - 1] for rank in ranks]

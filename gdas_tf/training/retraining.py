@@ -80,6 +80,28 @@ class RetrainingModel(keras.Model):
         return {mean.name: mean.result() for mean in self._means}
 
 
+@keras.saving.register_keras_serializable("gdas_tf")
+class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Holds a schedule still within each epoch, as PyTorch's schedulers that are stepped once an epoch do.
+
+    Args:
+        schedule: of steps.
+        steps_per_epoch: steps of an epoch; all take the value of the first of them.
+    """
+
+    def __init__(
+        self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps_per_epoch: int
+    ) -> None:
+        self.schedule, self.steps_per_epoch = schedule, steps_per_epoch
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        step = tf.cast(step, tf.int64)
+        return self.schedule(step - step % self.steps_per_epoch)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": self.schedule, "steps_per_epoch": self.steps_per_epoch}
+
+
 def retrain(
     config: Config,
     data: DataSet,
@@ -90,9 +112,9 @@ def retrain(
 ) -> keras.Model:
     """Trains the network of a genotype from scratch on all training images, by the recipe of the paper.
 
-    SGD with Nesterov momentum, weight decay and clipping to a global norm
-    (`gdas_tf.optimizers.torch_sgd.SGD`); a learning rate that falls as a cosine, step by step; an auxiliary
-    head; drop-path whose probability grows linearly, epoch by epoch; random crop, flip
+    SGD with momentum, weight decay and clipping to a global norm
+    (`gdas_tf.optimizers.flat_sgd.FlatSGD`); a learning rate that falls as a cosine, step by step or epoch by
+    epoch; an auxiliary head; drop-path whose probability grows linearly, epoch by epoch; random crop, flip
     and CutOut. The test images are not looked at.
 
     After each epoch the metrics (`retrain/metrics.jsonl`: epoch, loss, accuracy, learning_rate, drop_path,
@@ -226,17 +248,20 @@ def network_options(config: Config, data: DataSet) -> dict[str, Any]:
 def _learning_rate(
     settings: RetrainConfig, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    return keras.optimizers.schedules.CosineDecay(
+    cosine = keras.optimizers.schedules.CosineDecay(
         settings.learning_rate,
         decay_steps=settings.epochs * steps_per_epoch,
         alpha=settings.learning_rate_end / settings.learning_rate,
     )
+    return EpochSchedule(cosine, steps_per_epoch) if settings.schedule == "epoch" else cosine
 
 
 def _optimizer(
     settings: RetrainConfig, learning_rate: keras.optimizers.schedules.LearningRateSchedule
 ) -> keras.optimizers.Optimizer:
-    optimizer = FlatSGD(learning_rate, settings.momentum, settings.weight_decay, settings.clip_norm)
+    optimizer = FlatSGD(
+        learning_rate, settings.momentum, settings.weight_decay, settings.clip_norm, settings.nesterov
+    )
     if settings.precision == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

@@ -1,0 +1,36 @@
+"""What an earlier version wrote, read as it was meant: fields of the configuration that were not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gdas_tf.config.sections import SECTIONS, Config, options
+
+
+def former_config(sections: Iterable[str]) -> Config:
+    """Returns the defaults, but in some sections the values that runs had before there were fields for them.
+
+    Args:
+        sections: those that a stage depends on which has begun; it goes on as it began.
+    """
+    values = {option.path: option.metadata["before"] for name in set(sections) for option in options(name)}
+    return Config().override(values)
+
+
+def completed(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a checkpoint depends on with the fields that were not there when it was written.
+
+    Args:
+        found: sections and other values, as the checkpoint has them.
+        wanted: the same of now, whose fields are taken.
+    """
+    result = dict(found)
+    for section in (name for name in SECTIONS if name in found and name in wanted):
+        known = {option.name: option.metadata for option in options(section)}
+        values = {name: known[name]["before"] for name in wanted[section] if name in known}
+        for name, value in found[section].items():
+            synonyms = known[name]["synonyms"] if name in known else {}
+            values[name] = synonyms.get(value, value) if isinstance(value, str) else value
+        result[section] = values
+    return result
