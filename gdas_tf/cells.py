@@ -129,6 +129,7 @@ class Preprocess(SupernetLayer):
             for i, shape in enumerate(shapes)
         ]
         self.norm.build((*input_shape[:-1], self.filters))
+        self.image_shape = tuple(input_shape)
 
     def call(self, inputs: tf.Tensor, update: Update | None = None) -> tf.Tensor:
         return self.norm(convolution(inputs, self.kernel(inputs.dtype), self.stride), update=update)
@@ -136,7 +137,7 @@ class Preprocess(SupernetLayer):
     def kernel(self, dtype: tf.DType) -> tf.Tensor:
         """The weights as the kernel of one convolution."""
         kernels = [tf.cast(tf.convert_to_tensor(kernel.value), dtype) for kernel in self.kernels]
-        return factorize(kernels) if self.reduce else kernels[0]
+        return factorize(kernels, self.image_shape) if self.reduce else kernels[0]
 
     def forward(self, x: tf.Tensor, kernel: tf.Tensor) -> tuple[Normalized, Callable[..., Any]]:
         """Training pass, for a cell that differentiates it itself.

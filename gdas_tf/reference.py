@@ -64,9 +64,9 @@ def _candidate(name: str, x: tf.Tensor, kernels: Kernels, stride: int) -> tf.Ten
         return x if stride == 1 else _norm(_factorized(tf.nn.relu(x), *kernels))
     if name in ("avg_pool_3x3", "max_pool_3x3"):
         pool = tf.nn.avg_pool2d if name.startswith("avg") else tf.nn.max_pool2d
-        return pool(x, 3, stride, "SAME")
+        return _strided(pool(x, 3, 1, "SAME"), (stride, stride))
     if name.startswith("conv"):
-        return _norm(_convolution(tf.nn.relu(x), *kernels, stride))
+        return _norm(_convolution(tf.nn.relu(x), *kernels, (stride, stride)))
     for depthwise, pointwise in zip(kernels[::2], kernels[1::2], strict=True):
         y = _depthwise(tf.nn.relu(x), depthwise, stride, 2 if name.startswith("dil") else 1)
         x, stride = _norm(_convolution(y, pointwise)), 1
@@ -79,32 +79,35 @@ def _fixed_reduction(cell: FixedReductionCell, inputs: Sequence[tf.Tensor]) -> t
         wide, high, point = map(_wide, kernels)
         y = _norm(_grouped(_grouped(tf.nn.relu(x), wide, (1, 2)), high, (2, 1)), middle)
         convolved.append(_norm(_convolution(tf.nn.relu(y), point), end))
-        pooled.append(_norm(tf.nn.max_pool2d(x, 3, 2, "SAME"), pool))
+        pooled.append(_norm(_strided(tf.nn.max_pool2d(x, 3, 1, "SAME"), (2, 2)), pool))
     return tf.concat([*convolved, *pooled], -1)
 
 
-def _convolution(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
-    return tf.nn.conv2d(x, kernel, stride, "SAME")
+def _convolution(x: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int] = (1, 1)) -> tf.Tensor:
+    return _strided(tf.nn.conv2d(x, kernel, 1, "SAME"), strides)
 
 
 def _depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int, dilation: int) -> tf.Tensor:
-    if dilation == 1:
-        return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "SAME")
     y = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[dilation, dilation])
-    return y[:, ::stride, ::stride]
+    return _strided(y, (stride, stride))
+
+
+def _strided(y: tf.Tensor, strides: Sequence[int]) -> tf.Tensor:
+    """What stride 2 leaves of an output of stride 1: odd rows of an even number, even rows of an odd one."""
+    row, column = (stride - 1 - size % stride for stride, size in zip(strides, y.shape[1:3], strict=True))
+    return y[:, row :: strides[0], column :: strides[1]]
 
 
 def _factorized(x: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    x = tf.pad(x, [[0, 0], [0, x.shape[1] % 2], [0, x.shape[2] % 2], [0, 0]])
-    return tf.concat(
-        [tf.nn.conv2d(x[:, i::2, i::2], w, 1, "SAME") for i, w in enumerate((first, second))], -1
-    )
+    rows, columns = x.shape[1] % 2, x.shape[2] % 2
+    others = tf.pad(x, [[0, 0], [0, rows], [0, columns], [0, 0]])[:, rows::2, columns::2]
+    return tf.concat([_convolution(_strided(x, (2, 2)), first), _convolution(others, second)], -1)
 
 
-def _grouped(x: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:
+def _grouped(x: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int]) -> tf.Tensor:
     groups = x.shape[-1] // kernel.shape[2]
     parts = zip(tf.split(x, groups, -1), tf.split(kernel, groups, -1), strict=True)
-    return tf.concat([tf.nn.conv2d(part, w, strides, "SAME") for part, w in parts], -1)
+    return tf.concat([_convolution(part, w, strides) for part, w in parts], -1)
 
 
 def _norm(x: tf.Tensor, layer: object = None) -> tf.Tensor:
