@@ -219,6 +219,7 @@ class SearchedCell(_Cell):
         filters: Channels of each node.
         reduction: A reduction cell: the edges from the inputs have stride 2.
         reduce_first: The first input is twice as large as the second (a reduction cell came between).
+        pool_norm: Whether poolings have a batch norm after them.
 
     Its gradient is written out, as that of its edges is: it keeps the nodes and nothing else.
 
@@ -234,19 +235,20 @@ class SearchedCell(_Cell):
         reduce_first: bool = False,
         momentum: float = 0.9,
         jit_compile: bool = False,
+        pool_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(filters, reduce_first, momentum, **kwargs)
         self.space, self.reduction, self.jit_compile = space, reduction, jit_compile
+        self.pool_norm = pool_norm
         entering = [edge for edge, (_, source) in enumerate(space.edges) if source < 2]
         inner = [edge for edge, (_, source) in enumerate(space.edges) if source >= 2]
         if not reduction:
             entering, inner = [], entering + inner
         self.groups = [(stride, sorted(edges)) for stride, edges in ((2, entering), (1, inner)) if edges]
+        options = (momentum, jit_compile, pool_norm)
         self.mixed = [
-            MixedOperation(
-                space.operations, stride, len(edges), momentum, jit_compile, name=f"mixed_stride_{stride}"
-            )
+            MixedOperation(space.operations, stride, len(edges), *options, name=f"mixed_stride_{stride}")
             for stride, edges in self.groups
         ]
         places = {
@@ -363,6 +365,7 @@ class SearchedCell(_Cell):
             },
             "reduction": self.reduction,
             "jit_compile": self.jit_compile,
+            "pool_norm": self.pool_norm,
         }
 
     @classmethod

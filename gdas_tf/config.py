@@ -154,6 +154,7 @@ class SearchConfig(_Section):
     architecture_beta_1: float = _field(0.5, "Adam's beta 1 of the architecture", minimum=0, below=1)
     architecture_beta_2: float = _field(0.999, "Adam's beta 2 of the architecture", minimum=0, below=1)
     architecture_weight_decay: float = _field(1e-3, "weight decay of the architecture", minimum=0)
+    pool_norm: bool = _field(False, "batch norm after pooling, as in DARTS and the authors' code of 2019")
     cutout: int = _field(0, "side of the square that CutOut blanks, in pixels; 0 turns it off", minimum=0)
     precision: str = _field("float32", "number format of the computation", choices=PRECISIONS)
     jit_compile: bool = _field(False, "compile the step with XLA (for GPUs; slow on CPUs)")

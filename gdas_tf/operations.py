@@ -314,24 +314,67 @@ class DenseConvolution(Candidate):
         return kernel, (row, column)
 
 
-class AveragePool(Candidate):
+class _Pool(Candidate):
+    """3x3 pooling, and on request a batch norm after it.
+
+    The batch norm is that of DARTS' search and of the authors' code of 2019, which put a `BatchNorm2d`
+    without scale and offset after every pooling; the paper does not mention it, and the seed study and
+    AutoDL-2020 have none. It brings the pooling's output to the scale of that of the other candidates.
+
+    Args:
+        norm: Whether there is a batch norm.
+    """
+
+    def __init__(self, norm: bool = False) -> None:
+        self.norm = norm
+
+    @abc.abstractmethod
+    def _pool(self, x: tf.Tensor, stride: int) -> tf.Tensor:
+        """The pooling of x."""
+
+    @abc.abstractmethod
+    def _pool_gradient(self, dz: tf.Tensor, x: tf.Tensor, stride: int) -> tf.Tensor:
+        """Gradient of `_pool` by x."""
+
+    def norms(self, stride: int) -> int:
+        return int(self.norm)
+
+    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
+        z = self._pool(x, stride)
+        if not self.norm:
+            return Forward(z, (), [])
+        y = p.normalize(z)
+        return Forward(y.output, y.reserved, [(y.mean, y.variance)])
+
+    def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
+        if not self.norm:
+            return _homogeneous(self._pool_gradient(dy, x, stride), x, update)
+        dz, products = p.normalize_gradient(dy, self._pool(x, stride), moments)
+        return Backward(self._pool_gradient(dz, x, stride), _gate(products, update), [])
+
+    def inference(self, x, kernels, statistics, stride) -> tf.Tensor:
+        z = self._pool(x, stride)
+        return p.normalize_by(z, *statistics[0]) if self.norm else z
+
+
+class AveragePool(_Pool):
     """`avg_pool`: 3x3 average pooling, the padding left out of the mean."""
 
-    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
-        return Forward(p.average_pool(x, 3, stride), (), [])
+    def _pool(self, x: tf.Tensor, stride: int) -> tf.Tensor:
+        return p.average_pool(x, 3, stride)
 
-    def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
-        return _homogeneous(p.average_pool_gradient(dy, x.shape, 3, stride), x, update)
+    def _pool_gradient(self, dz: tf.Tensor, x: tf.Tensor, stride: int) -> tf.Tensor:
+        return p.average_pool_gradient(dz, x.shape, 3, stride)
 
 
-class MaxPool(Candidate):
+class MaxPool(_Pool):
     """`max_pool`: 3x3 max pooling."""
 
-    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
-        return Forward(p.max_pool(x, 3, stride), (), [])
+    def _pool(self, x: tf.Tensor, stride: int) -> tf.Tensor:
+        return p.max_pool(x, 3, stride)
 
-    def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
-        return _homogeneous(p.max_pool_gradient(dy, x, 3, stride), x, update)
+    def _pool_gradient(self, dz: tf.Tensor, x: tf.Tensor, stride: int) -> tf.Tensor:
+        return p.max_pool_gradient(dz, x, 3, stride)
 
 
 CANDIDATES: dict[str, Candidate] = {
@@ -351,15 +394,25 @@ CANDIDATES: dict[str, Candidate] = {
 """Registry: every operation that a search space can name."""
 
 
-def candidate(name: str) -> Candidate:
+_NORMALIZED_POOLS: dict[str, Candidate] = {
+    "avg_pool_3x3": AveragePool(norm=True),
+    "max_pool_3x3": MaxPool(norm=True),
+}
+
+
+def candidate(name: str, pool_norm: bool = False) -> Candidate:
     """The candidate operation of that name.
+
+    Args:
+        name: one of `gdas_tf.search_space.OPERATIONS`.
+        pool_norm: Whether a pooling has a batch norm after it.
 
     Raises:
         UsageError: there is none of that name.
     """
     if name not in CANDIDATES:
         raise UsageError(f"operation {name!r} is unknown; known are {', '.join(OPERATIONS)}")
-    return CANDIDATES[name]
+    return (pool_norm and _NORMALIZED_POOLS.get(name)) or CANDIDATES[name]
 
 
 class FanInUniform(keras.initializers.Initializer):
@@ -394,6 +447,7 @@ class CandidateOperation(keras.layers.Layer):
         operation: Name of the operation, one of `gdas_tf.search_space.OPERATIONS`.
         stride: 1, or 2 as on the edges that enter a reduction cell.
         momentum: Of the moving statistics of the batch norms.
+        pool_norm: Whether a pooling has a batch norm after it.
 
     Input: [B, H, W, C] with B, H, W, C known. Output: [B, ceil(H / stride), ceil(W / stride), C].
 
@@ -404,12 +458,20 @@ class CandidateOperation(keras.layers.Layer):
     TensorShape([4, 4, 4, 16])
     """
 
-    def __init__(self, operation: str, stride: int = 1, momentum: float = 0.9, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        operation: str,
+        stride: int = 1,
+        momentum: float = 0.9,
+        pool_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if stride not in (1, 2):
             raise UsageError(f"stride of {operation} is {stride!r}; accepted are 1 and 2")
-        self.candidate = candidate(operation)
+        self.candidate = candidate(operation, pool_norm)
         self.operation, self.stride, self.momentum = operation, stride, momentum
+        self.pool_norm = pool_norm
 
     def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
@@ -456,4 +518,5 @@ class CandidateOperation(keras.layers.Layer):
             "operation": self.operation,
             "stride": self.stride,
             "momentum": self.momentum,
+            "pool_norm": self.pool_norm,
         }

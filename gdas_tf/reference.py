@@ -52,6 +52,8 @@ def _searched(cell: SearchedCell, states: list[tf.Tensor], sample: Sample) -> tf
             mixed, operation = cell.mixed[group], int(sample.index[number])
             kernels = mixed.segments.kernels(_wide(mixed.kernels)[row], operation)
             y = _candidate(mixed.operations[operation], states[source], kernels, mixed.stride)
+            if mixed.pool_norm and "pool" in mixed.operations[operation]:
+                y = _norm(y)
             terms.append(_wide(sample.gate)[number] * y)
         states = [*states, tf.add_n(terms)]
     return tf.concat(states[2:], -1)

@@ -313,6 +313,7 @@ def build_search_model(config: Config, data: DataSet) -> SearchModel:
         mean=tuple(data.mean),
         variance=tuple(deviation**2 for deviation in data.std),
         jit_compile=settings.jit_compile,
+        pool_norm=settings.pool_norm,
         dtype=settings.precision,
         name="supernet",
     )

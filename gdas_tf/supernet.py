@@ -35,6 +35,8 @@ class Supernet(SupernetLayer):
         mean, variance: Per channel, of the training images; the network normalizes its input by them.
         momentum: Of the moving statistics of the batch norms.
         jit_compile: Compile each candidate operation with XLA.
+        pool_norm: Whether the pooling candidates have a batch norm without scale and offset after them, as in
+            DARTS and the authors' code of 2019; the paper, the seed study and AutoDL-2020 have none.
 
     Input: float32 [B, H, W, C] in [0, 1], all known, at least 8x8. Output: float32 [B, classes].
 
@@ -58,6 +60,7 @@ class Supernet(SupernetLayer):
         variance: tuple[float, ...] | None = None,
         momentum: float = 0.9,
         jit_compile: bool = False,
+        pool_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(momentum, **kwargs)
@@ -69,12 +72,11 @@ class Supernet(SupernetLayer):
         self.cells = []
         for i, plan in enumerate(stack(channels, cells, macro)):
             shared = {"reduce_first": plan.after_reduction, "momentum": momentum, "name": f"cell_{i}"}
+            options = {"jit_compile": jit_compile, "pool_norm": pool_norm}
             if plan.reduction and fixed_reduction:
                 self.cells.append(FixedReductionCell(plan.filters, **shared))
             else:
-                self.cells.append(
-                    SearchedCell(space, plan.filters, plan.reduction, jit_compile=jit_compile, **shared)
-                )
+                self.cells.append(SearchedCell(space, plan.filters, plan.reduction, **options, **shared))
         self.head_norm = BatchNorm(affine=True, momentum=momentum, name="head_norm")
         self.dense = keras.layers.Dense(classes, dtype="float32", name="classifier")
 

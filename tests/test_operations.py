@@ -171,6 +171,35 @@ def test_layer_trains_infers_and_serializes(name: str) -> None:
     np.testing.assert_allclose(copy(x), layer(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", ["avg_pool_3x3", "max_pool_3x3"])
+def test_pooling_with_batch_norm(name: str, stride: int) -> None:
+    """nn.Sequential(pooling, nn.BatchNorm2d(affine=False)) of DARTS and the authors' code of 2019."""
+    plain, normalized = candidate(name), candidate(name, pool_norm=True)
+    assert (plain.norms(stride), normalized.norms(stride)) == (0, 1)
+    x, dy = (tf.random.stateless_normal((4, 8, 8, CHANNELS), [seed, 1]) for seed in (1, 2))
+    dy = dy[:, ::stride, ::stride]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        pooled = plain.forward(x, [], stride).output
+        mean, variance = tf.nn.moments(pooled, [0, 1, 2])
+        expected = (pooled - mean) / tf.sqrt(variance + 1e-5)
+    forward = normalized.forward(x, [], stride)
+    np.testing.assert_allclose(forward.output, expected, atol=1e-5)
+    count = np.prod(pooled.shape[:3])
+    np.testing.assert_allclose(forward.statistics[0][0], mean, atol=1e-5)
+    np.testing.assert_allclose(forward.statistics[0][1], variance * count / (count - 1), rtol=1e-4)
+    dx = tape.gradient(expected, x, dy)
+    for update in ("weights", "architecture"):
+        found = normalized.backward(dy, x, [], forward.moments, stride, update)
+        np.testing.assert_allclose(found.input, dx, atol=2e-5)
+        assert found.kernels == []
+    np.testing.assert_allclose(found.gate, tf.reduce_sum(dy * expected), atol=1e-3)
+    inferred = normalized.inference(x, [], [(mean, variance)], stride)
+    np.testing.assert_allclose(inferred, expected, atol=1e-5)
+    assert candidate("sep_conv_3x3", pool_norm=True) is candidate("sep_conv_3x3")
+
+
 def test_moving_statistics_come_to_those_of_the_batch() -> None:
     layer = CandidateOperation("dil_conv_3x3", momentum=0.5)
     x = 3 + 2 * tf.random.stateless_normal((16, 8, 8, CHANNELS), [1, 2])

@@ -23,6 +23,8 @@ a maximum stands closer than that to its kink, they may fall on different sides 
 apart by 1e-3. The seeds are such that none does.
 """
 
+POOLS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1")
+
 SEEDS = (0, 8)
 """Of images and samples. Both together run every operation at both strides."""
 
@@ -93,6 +95,13 @@ def test_loss_and_every_gradient(size: tuple[int, int], fixed: bool, seed: int) 
     net = _supernet(SearchSpace.named("gdas-12"), size, fixed_reduction=fixed)
     differences = _differences(net, size, seed, ("weights", "architecture"))
     assert len(differences) == 2 + len(net.trainable_variables) + (1 if fixed else 2)
+    assert _worst(differences) < (BOUND, "")
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_batch_norm_after_pooling(size: tuple[int, int]) -> None:
+    net = _supernet(SearchSpace(POOLS), size, macro="official", pool_norm=True)
+    differences = _differences(net, size, 1, ("weights", "architecture"))
     assert _worst(differences) < (BOUND, "")
 
 
