@@ -343,12 +343,12 @@ class SearchedCell(_Cell):
         parameters = [*first, *kernels] if update == "weights" else [choice.gate]
         return nodes(x0, x1, *parameters), normalized, statistics
 
-    def weight_masks(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Which weights of the edges were sampled, by the path of the variable; index: int32 [edges]."""
-        return {
-            mixed.kernels.path: mixed.weight_mask(tf.gather(index, edges))
+    def weight_masks(self, index: tf.Tensor) -> list[tuple[Any, tf.Tensor]]:
+        """Variables of the edges' weights, each with a mask of what was sampled; index: int32 [edges]."""
+        return [
+            (mixed.kernels, mixed.weight_mask(tf.gather(index, edges)))
             for mixed, (_, edges) in zip(self.mixed, self.groups, strict=True)
-        }
+        ]
 
     def compute_output_shape(self, input_shape: tuple[Shape, Shape]) -> Shape:
         batch, height, width, _ = input_shape[1]

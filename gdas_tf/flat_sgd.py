@@ -20,8 +20,10 @@ class FlatSGD(SGD):
     a gradient; masks, which the search needs, are not supported.
 
     Args:
-        learning_rate, momentum, decay, clip_norm: as of `SGD`.
+        learning_rate, momentum, decay, clip_norm, nesterov: as of `SGD`.
     """
+
+    takes_masks = False
 
     def build(self, variables: list[Any]) -> None:
         if self.built:
@@ -40,7 +42,9 @@ class FlatSGD(SGD):
         gradient += self.decay * _flatten([weight.value for weight in weights])
         velocity = self.momentum * self.velocity.value + gradient
         self.velocity.assign(velocity)
-        change = tf.cast(self.learning_rate, tf.float32) * (gradient + self.momentum * velocity)
+        change = tf.cast(self.learning_rate, tf.float32) * (
+            gradient + self.momentum * velocity if self.nesterov else velocity
+        )
         parts = tf.split(change, [math.prod(weight.shape) for weight in weights])
         for weight, part in zip(weights, parts, strict=True):
             weight.value.assign_sub(tf.reshape(part, weight.shape))

@@ -8,7 +8,9 @@ gradient against the automatic differentiation of this (tests/test_reference.py)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,19 +21,24 @@ from gdas_tf.supernet import Supernet
 Kernels = Sequence[tf.Tensor]
 
 
-def logits(net: Supernet, images: tf.Tensor, normal: Sample, reduction: Sample | None = None) -> tf.Tensor:
+def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None) -> tf.Tensor:
     """Class logits, float64 [B, classes], of a training pass by the weights of `net`.
 
     Args:
         net: The supernet, built; its weights are read from the variables, so that a tape sees them.
         images: [B, H, W, C] in [0, 1].
-        normal, reduction: Samples of the two kinds of cells, as of `Supernet.call`.
+        normal, reduction: A sample of all cells of the kind, or a list of one for each, as of
+            `Supernet.call`.
     """
     x = tf.cast(images, tf.float64)
     if net.mean is not None:
         x = (x - net.mean) / tf.sqrt(tf.constant(net.variance, tf.float64))
     x = _norm(_convolution(x, _wide(net.stem)), net.stem_norm)
     states = [x, x]
+    samples = {
+        kind: itertools.repeat(given) if isinstance(given, Sample) else iter(given or ())
+        for kind, given in ((False, normal), (True, reduction))
+    }
     for cell in net.cells:
         inputs = [
             _norm((_factorized if p.reduce else _convolution)(tf.nn.relu(x), *map(_wide, p.kernels)))
@@ -40,7 +47,7 @@ def logits(net: Supernet, images: tf.Tensor, normal: Sample, reduction: Sample |
         if isinstance(cell, FixedReductionCell):
             states.append(_fixed_reduction(cell, inputs))
         else:
-            states.append(_searched(cell, inputs, reduction if cell.reduction else normal))
+            states.append(_searched(cell, inputs, next(samples[cell.reduction])))
     x = tf.reduce_mean(tf.nn.relu(_norm(states[-1], net.head_norm)), [1, 2])
     return x @ _wide(net.dense.kernel) + _wide(net.dense.bias)
 
@@ -112,11 +119,11 @@ def _grouped(x: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int]) -> tf.Tens
     return tf.concat([_convolution(part, w, strides) for part, w in parts], -1)
 
 
-def _norm(x: tf.Tensor, layer: object = None) -> tf.Tensor:
+def _norm(x: tf.Tensor, layer: Any = None) -> tf.Tensor:
     mean, variance = tf.nn.moments(x, [0, 1, 2])
     y = (x - mean) / tf.sqrt(variance + 1e-5)
     return y if layer is None else _wide(layer.gamma) * y + _wide(layer.beta)
 
 
-def _wide(value: object) -> tf.Tensor:
+def _wide(value: Any) -> tf.Tensor:
     return tf.cast(getattr(value, "value", value), tf.float64)

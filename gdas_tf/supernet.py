@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -17,13 +19,22 @@ from gdas_tf.sampling import Sample
 from gdas_tf.search_space import SearchSpace
 
 
+def _each(
+    given: Sample | Sequence[Sample] | None, make: Callable[[Sample], Any] = lambda s: s
+) -> Iterator[Any]:
+    """What `make` makes of the sample of each cell of a kind: of one that all share, it is made once."""
+    if isinstance(given, Sample):
+        return itertools.repeat(make(given))
+    return iter([make(sample) for sample in given or ()])
+
+
 @keras.saving.register_keras_serializable("gdas_tf")
 class Supernet(SupernetLayer):
     """Images to logits through a stem, searched cells and a classifier (CVPR 2019, section 3.1).
 
     3x3 convolution to 3C channels and batch norm; the cells of `gdas_tf.macro.stack`; batch norm, ReLU,
-    global average pooling and a dense layer. All normal cells run one sample of the architecture, all
-    reduction cells another.
+    global average pooling and a dense layer. All normal cells run one sample of the architecture and all
+    reduction cells another, or every cell runs one of its own.
 
     Args:
         space: Operations and nodes of the cells.
@@ -103,15 +114,16 @@ class Supernet(SupernetLayer):
     def call(
         self,
         inputs: tf.Tensor,
-        normal: Sample,
-        reduction: Sample | None = None,
+        normal: Sample | Sequence[Sample],
+        reduction: Sample | Sequence[Sample] | None = None,
         update: Update | None = None,
     ) -> tf.Tensor:
         """Logits [B, classes] of images, with the operations that were sampled.
 
         Args:
             inputs: [B, H, W, C] in [0, 1].
-            normal, reduction: Samples of the two kinds of cells; `reduction` is None with the fixed cell.
+            normal, reduction: Samples of the two kinds of cells: one for all cells of the kind, or a list of
+                one for each. `reduction` is None with the fixed cell.
             update: Whose gradient the pass is for, None in inference.
         """
         x = inputs
@@ -121,21 +133,31 @@ class Supernet(SupernetLayer):
         x = self.stem_norm(convolution(x, tf.cast(self.stem.value, x.dtype)), update=update)
         # What two cells read goes through the ReLU before both only once.
         states = [relu(x)] * 2
-        choices = {False: Choice.of(normal), True: None if reduction is None else Choice.of(reduction)}
+        choices = {False: _each(normal, Choice.of), True: _each(reduction, Choice.of)}
         for cell in self.cells:
-            arguments = (choices[cell.reduction],) if isinstance(cell, SearchedCell) else ()
+            arguments = (next(choices[cell.reduction]),) if isinstance(cell, SearchedCell) else ()
             output = cell((states[-2], states[-1]), *arguments, update=update)
             states.append(relu(output))
         x = relu(self.head_norm(output, update=update))
         return self.dense(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]))
 
-    def weight_masks(self, normal: Sample, reduction: Sample | None) -> dict[str, tf.Tensor]:
-        """Which weights of the mixed operations were sampled: for each path of a variable a bool tensor."""
-        masks: dict[str, tf.Tensor] = {}
-        for cell in self.cells:
-            if isinstance(cell, SearchedCell):
-                masks |= cell.weight_masks((reduction if cell.reduction else normal).index)
-        return masks
+    def weight_masks(
+        self, normal: Sample | Sequence[Sample], reduction: Sample | Sequence[Sample] | None
+    ) -> list[tf.Tensor | None]:
+        """Which weights were sampled: for each of `trainable_variables` a bool tensor of its shape, or None
+        for one that every pass uses. Samples as of `call`."""
+        samples = {False: _each(normal), True: _each(reduction)}
+        masks = {
+            variable.path: mask
+            for cell in self.cells
+            if isinstance(cell, SearchedCell)
+            for variable, mask in cell.weight_masks(next(samples[cell.reduction]).index)
+        }
+        return [masks.get(variable.path) for variable in self.trainable_variables]
+
+    def searched_cells(self, reduction: bool) -> int:
+        """Number of searched cells of a kind."""
+        return sum(isinstance(cell, SearchedCell) and cell.reduction == reduction for cell in self.cells)
 
     def count_trainable(self) -> int:
         """Number of weights that are trained, the architecture not among them."""

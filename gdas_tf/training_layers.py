@@ -98,7 +98,7 @@ class TrainingDepthwiseConv2D(layers.DepthwiseConv2D):
 class TrainingCropping2D(layers.Cropping2D):
     """Keras' cropping of NHWC images, as a slice whose gradient is a padding.
 
-    The gradient of the strided slice that Keras crops by takes seventy times as long.
+    The gradient of the strided slice that Keras crops by takes tens of times as long.
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
