@@ -22,10 +22,20 @@ CHANNELS = 8
 
 def _golden(case: tuple[str, str]) -> tuple[dict[str, tf.Tensor], list[tf.Tensor], list[np.ndarray]]:
     prefix = "/".join(case)
-    values = {name: tf.constant(GOLDEN[f"{prefix}/{name}"]) for name in ("x", "y", "dy", "dx")}
-    count = sum(key.startswith(f"{prefix}/w") for key in GOLDEN.files)
-    kernels = [tf.constant(GOLDEN[f"{prefix}/w{i}"]) for i in range(count)]
-    return values, kernels, [GOLDEN[f"{prefix}/dw{i}"] for i in range(count)]
+    golden = {key.removeprefix(f"{prefix}/"): GOLDEN[key] for key in GOLDEN.files if key.startswith(prefix)}
+    if case[1] == "stride2":
+        # The values are PyTorch's, whose stride 2 takes even pixels of an even size, where ours takes odd
+        # ones: the same of everything turned by 180 degrees.
+        golden = {
+            key: value[::-1, ::-1] if "w" in key else value[:, ::-1, ::-1] for key, value in golden.items()
+        }
+    values = {name: tf.constant(golden[name]) for name in ("x", "y", "dy", "dx")}
+    count = sum(key.startswith("w") for key in golden)
+    return (
+        values,
+        [tf.constant(golden[f"w{i}"]) for i in range(count)],
+        [golden[f"dw{i}"] for i in range(count)],
+    )
 
 
 def _candidate(name: str):
@@ -130,15 +140,15 @@ def test_depthwise_convolution_of_images_smaller_than_its_kernel(
     np.testing.assert_allclose(found, dkernel, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 8, 16), (2, 7, 9, 16)])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 16), (2, 7, 9, 16), (2, 8, 5, 3), (1, 1, 2, 4)])
 def test_subsample(shape: tuple[int, ...]) -> None:
     x = tf.random.stateless_normal(shape, [1, 2])
     with tf.GradientTape() as tape:
         tape.watch(x)
-        expected = x[:, ::2, ::2]
-    np.testing.assert_array_equal(primitives.subsample(x, 2), expected)
+        expected = x[:, 1 - shape[1] % 2 :: 2, 1 - shape[2] % 2 :: 2]
+    np.testing.assert_array_equal(primitives.subsample(x), expected)
     dy = tf.random.stateless_normal(expected.shape, [3, 4])
-    gradient = primitives.subsample_gradient(dy, x.shape, 2)
+    gradient = primitives.subsample_gradient(dy, x.shape)
     np.testing.assert_array_equal(gradient, tape.gradient(expected, x, dy))
 
 
@@ -159,6 +169,35 @@ def test_layer_trains_infers_and_serializes(name: str) -> None:
     copy(x)
     copy.set_weights(layer.get_weights())
     np.testing.assert_allclose(copy(x), layer(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", ["avg_pool_3x3", "max_pool_3x3"])
+def test_pooling_with_batch_norm(name: str, stride: int) -> None:
+    """nn.Sequential(pooling, nn.BatchNorm2d(affine=False)) of DARTS and the authors' code of 2019."""
+    plain, normalized = candidate(name), candidate(name, pool_norm=True)
+    assert (plain.norms(stride), normalized.norms(stride)) == (0, 1)
+    x, dy = (tf.random.stateless_normal((4, 8, 8, CHANNELS), [seed, 1]) for seed in (1, 2))
+    dy = dy[:, ::stride, ::stride]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        pooled = plain.forward(x, [], stride).output
+        mean, variance = tf.nn.moments(pooled, [0, 1, 2])
+        expected = (pooled - mean) / tf.sqrt(variance + 1e-5)
+    forward = normalized.forward(x, [], stride)
+    np.testing.assert_allclose(forward.output, expected, atol=1e-5)
+    count = np.prod(pooled.shape[:3])
+    np.testing.assert_allclose(forward.statistics[0][0], mean, atol=1e-5)
+    np.testing.assert_allclose(forward.statistics[0][1], variance * count / (count - 1), rtol=1e-4)
+    dx = tape.gradient(expected, x, dy)
+    for update in ("weights", "architecture"):
+        found = normalized.backward(dy, x, [], forward.moments, stride, update)
+        np.testing.assert_allclose(found.input, dx, atol=2e-5)
+        assert found.kernels == []
+    np.testing.assert_allclose(found.gate, tf.reduce_sum(dy * expected), atol=1e-3)
+    inferred = normalized.inference(x, [], [(mean, variance)], stride)
+    np.testing.assert_allclose(inferred, expected, atol=1e-5)
+    assert candidate("sep_conv_3x3", pool_norm=True) is candidate("sep_conv_3x3")
 
 
 def test_moving_statistics_come_to_those_of_the_batch() -> None:

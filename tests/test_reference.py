@@ -25,11 +25,14 @@ a maximum stands closer than that to its kink, they may fall on different sides 
 apart by 1e-3. The seeds are such that none does.
 """
 
+SMALL = ("skip_connect", "sep_conv_3x3", "dil_conv_3x3", "avg_pool_3x3", "max_pool_3x3")
+POOLS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1")
+
 SEEDS = (0, 8)
 """Of images and samples. Both together run every operation at both strides."""
 
 
-def _supernet(space: SearchSpace, size: tuple[int, int], **options: Any) -> Supernet:
+def _supernet(space: SearchSpace, size: tuple[int, int] = (8, 8), **options: Any) -> Supernet:
     keras.utils.set_random_seed(1)
     statistics = {"mean": (0.4, 0.5, 0.6), "variance": (0.04, 0.05, 0.06)}
     net = Supernet(space, classes=3, channels=4, cells=1, **statistics, **options)
@@ -45,16 +48,24 @@ def _indices(net: Supernet, seed: int) -> list[np.ndarray]:
     return [generator.permutation(np.arange(seed, seed + edges) % count) for _ in range(kinds)]
 
 
-def _differences(net: Supernet, size: tuple[int, int], seed: int, updates: Sequence[str]) -> dict[str, float]:
+def _differences(
+    net: Supernet, size: tuple[int, int], seed: int, updates: Sequence[str], per_cell: bool = False
+) -> dict[str, float]:
     """By name the differences of the loss and of every gradient, each a share of the reference's largest
     entry."""
     images = tf.random.stateless_uniform((4, *size, 3), [seed, 0])
     labels = tf.constant([0, 1, 2, 1])
-    gates = [tf.ones(len(index)) for index in _indices(net, seed)]
-    samples = [
+    indices = _indices(net, seed)
+    if per_cell:
+        counts = [net.searched_cells(kind) for kind in (False, True)]
+        indices = [np.roll(index, i) for index, n in zip(indices, counts, strict=True) for i in range(n)]
+    gates = [tf.ones(len(index)) for index in indices]
+    samples: list[Any] = [
         Sample(tf.constant(index, tf.int32), tf.zeros((len(index), 1)), gate)
-        for index, gate in zip(_indices(net, seed), gates, strict=True)
+        for index, gate in zip(indices, gates, strict=True)
     ]
+    if per_cell:
+        samples = [samples[: counts[0]], samples[counts[0] :]]
     weights = net.trainable_variables
     names = [f"{number}: {weight.path}" for number, weight in enumerate(weights)]
     of = {
@@ -95,6 +106,20 @@ def test_loss_and_every_gradient(size: tuple[int, int], fixed: bool, seed: int) 
     net = _supernet(SearchSpace.named("gdas-12"), size, fixed_reduction=fixed)
     differences = _differences(net, size, seed, ("weights", "architecture"))
     assert len(differences) == 2 + len(net.trainable_variables) + (1 if fixed else 2)
+    assert _worst(differences) < (BOUND, "")
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_batch_norm_after_pooling(size: tuple[int, int]) -> None:
+    net = _supernet(SearchSpace(POOLS), size, macro="official", pool_norm=True)
+    differences = _differences(net, size, 1, ("weights", "architecture"))
+    assert _worst(differences) < (BOUND, "")
+
+
+def test_a_sample_for_every_cell() -> None:
+    net = _supernet(SearchSpace(SMALL, nodes=2))
+    differences = _differences(net, (8, 8), 1, ("weights", "architecture"), per_cell=True)
+    assert len(differences) == 2 + len(net.trainable_variables) + len(net.cells)
     assert _worst(differences) < (BOUND, "")
 
 
@@ -160,9 +185,8 @@ MUTATIONS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
 @pytest.fixture
 def small() -> Iterator[Supernet]:
     """A supernet whose branches are traced anew, and not kept."""
-    operations = ("skip_connect", "sep_conv_3x3", "dil_conv_3x3", "avg_pool_3x3", "max_pool_3x3")
     mixed.backward_branches.cache_clear()
-    yield _supernet(SearchSpace(operations, nodes=2), (8, 8), macro="official")
+    yield _supernet(SearchSpace(SMALL, nodes=2), (8, 8), macro="official")
     mixed.backward_branches.cache_clear()
 
 

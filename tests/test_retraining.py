@@ -212,8 +212,9 @@ def test_loss_is_cross_entropy_with_the_weighted_auxiliary_one(data: DataSet) ->
         assert (weight.numpy() != old).any(), weight.path
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("clip_norm", [None, 0.5, 100.0])
-def test_flat_optimizer_takes_the_steps_of_the_other(clip_norm: float | None) -> None:
+def test_flat_optimizer_takes_the_steps_of_the_other(clip_norm: float | None, nesterov: bool) -> None:
     generator = np.random.default_rng(0)
     shapes = [(3, 3, 1, 4), (4,), (4, 2), ()]
     values = [generator.standard_normal(shape) for shape in shapes]
@@ -222,7 +223,7 @@ def test_flat_optimizer_takes_the_steps_of_the_other(clip_norm: float | None) ->
     for kind in (FlatSGD, SGD):
         variables = [keras.Variable(value, dtype="float32") for value in values]
         schedule = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=4)
-        optimizer = kind(schedule, momentum=0.8, decay=0.01, clip_norm=clip_norm)
+        optimizer = kind(schedule, momentum=0.8, decay=0.01, clip_norm=clip_norm, nesterov=nesterov)
         for step in gradients:
             optimizer.apply([tf.constant(g, tf.float32) for g in step], variables)
         assert int(optimizer.iterations) == 3

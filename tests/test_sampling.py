@@ -11,10 +11,13 @@ import tensorflow as tf
 
 from gdas_tf.errors import UsageError
 from gdas_tf.strategies.sampling import (
+    Sample,
     entropy,
+    gumbel_noise,
     most_probable,
     sample,
     sample_direct,
+    sample_each,
     sample_gumbel,
     temperature,
 )
@@ -68,6 +71,29 @@ def test_seed_decides() -> None:
     )
     assert (first == again).all()
     assert (first != other).any()
+
+
+@pytest.mark.parametrize("sampler", ["gumbel", "direct"])
+def test_samples_of_every_cell(sampler: str) -> None:
+    seed = tf.constant([3, 4], tf.int64)
+    draw = sample_gumbel if sampler == "gumbel" else sample_direct
+
+    def total(samples: list[Sample]) -> tf.Tensor:
+        return tf.add_n([(i + 1) * tf.reduce_sum(s.gate * tf.range(14.0)) for i, s in enumerate(samples)])
+
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(LOGITS)
+        drawn = sample_each(LOGITS, 1.0, seed, sampler, count=5)
+        noise = gumbel_noise((5, *LOGITS.shape), seed)
+        alone = [draw(LOGITS, 1.0, part) for part in tf.unstack(noise)]
+        found, expected = total(drawn), total(alone)
+    assert len({tuple(s.index.numpy()) for s in drawn}) == len(drawn) == 5
+    for one, other in zip(drawn, alone, strict=True):
+        np.testing.assert_array_equal(one.index, other.index)
+        np.testing.assert_allclose(one.soft, other.soft, atol=1e-6)
+    # Each has the gradient of its own relaxed distribution, and they add up.
+    found, expected = (tape.gradient(value, LOGITS) for value in (found, expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_unknown_sampler() -> None:

@@ -14,7 +14,8 @@ from gdas_tf.config.sections import Config
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.operations.candidates import CandidateOperation
-from gdas_tf.optimizers.torch_sgd import SGD
+from gdas_tf.optimizers.flat_sgd import FlatSGD
+from gdas_tf.optimizers.torch_sgd import SGD, apply_masked, cosine_schedule
 from gdas_tf.runs.run import Run
 from gdas_tf.runtime import graphs_as_written
 from gdas_tf.spaces.base import SearchSpace
@@ -51,9 +52,14 @@ def _config(**changes: object) -> Config:
     return Config().override({**values, **{key.replace("__", "."): value for key, value in changes.items()}})
 
 
-def _model(space: SearchSpace = SearchSpace(nodes=2), **options: object) -> SearchModel:  # noqa: B008
+def _model(
+    space: SearchSpace = SearchSpace(nodes=2),  # noqa: B008
+    sample_per: str = "kind",
+    unsampled: str = "frozen",
+    **options: object,
+) -> SearchModel:
     supernet = Supernet(space, classes=3, channels=4, cells=1, **options)
-    model = SearchModel(supernet, seed=1)
+    model = SearchModel(supernet, seed=1, sample_per=sample_per, unsampled=unsampled)
     model.compile(SGD(0.1), keras.optimizers.Adam(0.01))
     model.build((8, 8, 8, 3))
     return model
@@ -200,8 +206,27 @@ def test_every_case_comes_after_the_reference_variable() -> None:
     assert after.issuperset(cases)
 
 
-def test_what_was_not_sampled_does_not_move() -> None:
-    model = _model()
+def _sample_of_each_cell(model: SearchModel, number: int) -> list[Sample]:
+    drawn = {}
+    for reduction, samples in zip((False, True), model.sample(number), strict=True):
+        count = model.supernet.searched_cells(reduction)
+        drawn[reduction] = iter([samples] * count if isinstance(samples, Sample) else samples)
+    return [next(drawn[cell.reduction]) for cell in model.supernet.cells]
+
+
+def test_every_cell_may_run_a_sample_of_its_own() -> None:
+    shared, own = (
+        [tuple(drawn.index.numpy()) for drawn in _sample_of_each_cell(_model(sample_per=per), 0)]
+        for per in ("kind", "cell")
+    )
+    assert shared[::2] == [shared[0]] * 3
+    assert shared[1::2] == [shared[1]] * 2
+    assert len(set(own)) == len(own) == 5
+
+
+@pytest.mark.parametrize("sample_per", ["kind", "cell"])
+def test_what_was_not_sampled_does_not_move(sample_per: str) -> None:
+    model = _model(sample_per=sample_per)
     for step in range(3):  # so that there is momentum
         model.train_step((_batch(step), _batch(step + 10)))
     velocities = model.optimizer.velocities
@@ -209,11 +234,11 @@ def test_what_was_not_sampled_does_not_move() -> None:
     mixed = [layer for cell in model.supernet.cells for layer in cell.mixed]
     before = [(layer.kernels.numpy(), layer.statistics.numpy()) for layer in mixed]
     momenta = [velocities[[w.path for w in weights].index(layer.kernels.path)].numpy() for layer in mixed]
-    normal, reduction = model.sample(0)
+    samples = _sample_of_each_cell(model, 0)
     model.update_weights(*_batch(5))
     position = 0
-    for cell in model.supernet.cells:
-        index = (reduction if cell.reduction else normal).index.numpy()
+    for cell, drawn in zip(model.supernet.cells, samples, strict=True):
+        index = drawn.index.numpy()
         for layer, (_, edges) in zip(cell.mixed, cell.groups, strict=True):
             kernels, statistics = before[position]
             sampled = layer.weight_mask(tf.constant(index[edges])).numpy()
@@ -256,18 +281,106 @@ def test_whole_supernet_descends_along_its_gradient() -> None:
     assert slope == pytest.approx(float(tf.norm(gradient)), rel=0.05)
 
 
-def test_sgd_is_pytorchs() -> None:
-    """Steps of torch.optim.SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01), worked by hand."""
+def test_decayed_weights_move_as_in_pytorch_1() -> None:
+    """What was not sampled moves by momentum and weight decay, with a gradient of zero."""
+    model = _model(unsampled="decayed")
+    model.train_step((_batch(0), _batch(10)))  # so that there is momentum
+    weights, velocities = model.supernet.trainable_variables, model.optimizer.velocities
+    before = [(w.numpy(), v.numpy()) for w, v in zip(weights, velocities, strict=True)]
+    masks = model.supernet.weight_masks(*model.sample(0))
+    model.update_weights(*_batch(5))
+    unsampled = 0
+    for weight, velocity, (start, moved), mask in zip(weights, velocities, before, masks, strict=True):
+        if mask is None:
+            continue
+        g = 3e-4 * start
+        moved = 0.9 * moved + g
+        rest = ~mask.numpy()
+        expected = start - 0.1 * (g + 0.9 * moved)
+        np.testing.assert_allclose(velocity.numpy()[rest], moved[rest], rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(weight.numpy()[rest], expected[rest], rtol=1e-5, atol=1e-7)
+        assert (weight.numpy()[rest] != start[rest]).any()
+        unsampled += rest.sum()
+    assert unsampled
+
+
+def test_only_masks_leave_unsampled_weights_alone() -> None:
+    supernet = Supernet(SearchSpace(nodes=2), classes=3, channels=4, cells=1)
+    for other in (keras.optimizers.Adam(), FlatSGD()):
+        with pytest.raises(
+            UsageError, match=f"found {type(other).__name__}.*accepted is gdas_tf.optimizers.torch_sgd.SGD"
+        ):
+            SearchModel(supernet).compile(other, keras.optimizers.Adam())
+    SearchModel(supernet, unsampled="decayed").compile(keras.optimizers.Adam(), keras.optimizers.Adam())
+    for option in ("sample_per", "unsampled"):
+        with pytest.raises(UsageError, match=f"{option} is 'other'; accepted are"):
+            SearchModel(supernet, **{option: "other"})
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_is_pytorchs(nesterov: bool) -> None:
+    """Steps of torch.optim.SGD(lr=0.1, momentum=0.9, weight_decay=0.01), worked by hand."""
     variable = keras.Variable([1.0, -2.0])
-    optimizer = SGD(0.1, momentum=0.9, decay=0.01, clip_norm=None)
+    optimizer = SGD(0.1, momentum=0.9, decay=0.01, clip_norm=None, nesterov=nesterov)
     optimizer.build([variable])
     weight, velocity = np.array([1.0, -2.0]), np.zeros(2)
     for gradient in ([0.5, 0.1], [-0.2, 0.3], [0.0, 0.0]):
         optimizer.apply([tf.constant(gradient)], [variable])
         g = np.array(gradient) + 0.01 * weight
         velocity = 0.9 * velocity + g
-        weight = weight - 0.1 * (g + 0.9 * velocity)
+        weight = weight - 0.1 * (g + 0.9 * velocity if nesterov else velocity)
     np.testing.assert_allclose(variable.numpy(), weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_sgd_leaves_alone_what_masks_leave_out(scaled: bool) -> None:
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
+    optimizer = SGD(0.1, momentum=0.9, decay=0.01)
+    whole = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0) if scaled else optimizer
+    whole.build(variables)
+    gradients = [tf.constant([0.5, 0.5]), tf.constant([0.5])]
+    mask = tf.constant([True, False])
+    apply_masked(whole, gradients, variables, [mask, None])
+    if not scaled:
+        optimizer.apply(gradients, variables, masks=[mask, None])
+    moved = [variable.numpy() != start for variable, start in zip(variables, ([1, 2], [3]), strict=True)]
+    assert [list(one) for one in moved] == [[True, False], [True]]
+    np.testing.assert_array_equal(optimizer.velocities[0].numpy() != 0, [True, False])
+    # The masks are those of this step alone.
+    whole.apply(gradients, variables)
+    assert variables[0].numpy()[1] != 2
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0])
+def test_sgd_without_clipping(clip_norm: float | None) -> None:
+    variable = keras.Variable([0.0])
+    optimizer = SGD.from_config(SGD(1.0, 0.0, 0.0, clip_norm, nesterov=False).get_config())
+    assert not optimizer.nesterov
+    optimizer.build([variable])
+    optimizer.apply([tf.constant([30.0])], [variable])
+    np.testing.assert_allclose(variable.numpy(), [-30.0])
+
+
+@pytest.mark.parametrize(
+    "argument", [{"weight_decay": 0.1}, {"use_ema": True}, {"clipnorm": 1.0}, {"other": 1}]
+)
+def test_sgd_refuses_what_it_does_not_honour(argument: dict) -> None:
+    (name,) = argument
+    with pytest.raises(UsageError, match=f"SGD: found {name}=.*accepted are learning_rate, momentum, decay"):
+        SGD(0.1, **argument)
+
+
+def test_learning_rate_falls_by_step_or_by_epoch() -> None:
+    by_step, by_epoch = (cosine_schedule(0.1, 0.01, 4, 5, every) for every in ("step", "epoch"))
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(by_epoch))
+
+    def expected(time: float) -> float:
+        return 0.01 + (0.1 - 0.01) * (1 + np.cos(np.pi * time)) / 2
+
+    for step in range(20):
+        assert float(by_step(step)) == pytest.approx(expected(step / 20), rel=1e-5)
+        for schedule in (by_epoch, again):
+            assert float(schedule(tf.constant(step))) == pytest.approx(expected(step // 5 / 4), rel=1e-5)
 
 
 def test_sgd_clips_and_serializes() -> None:
@@ -286,8 +399,17 @@ def test_sgd_clips_and_serializes() -> None:
         {"search__operations": "gdas-12", "search__macro": "official"},
         {"search__precision": "mixed_bfloat16"},
         {"search__precision": "mixed_float16"},
+        {
+            "search__pool_norm": True,
+            "search__unsampled": "decayed",
+            "search__nesterov": False,
+            "search__weight_schedule": "epoch",
+            "search__sample_per": "cell",
+            "search__clip_norm": 0,
+            "search__weight_learning_rate": 0.03,
+        },
     ],
-    ids=["gumbel", "fixed-direct", "gdas-12", "bfloat16", "float16"],
+    ids=["gumbel", "fixed-direct", "gdas-12", "bfloat16", "float16", "2019"],
 )
 def test_search_learns(tmp_path: Path, changes: dict) -> None:
     config = _config(search__epochs=6, **changes)

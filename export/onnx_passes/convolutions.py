@@ -44,8 +44,8 @@ def slice_into_convolution(graph: Graph, node: onnx.NodeProto) -> None:
     """Strided slice, convolution: a convolution with the strides and dilations multiplied.
 
     conv(x[o::m])[i] = sum_k w[k] x[m (s i + d k - p) + o]: stride m s, dilation m d, padding m p - o. A
-    negative padding (the shifted branch of a factorized reduction) becomes a depthwise 2x2 convolution that
-    picks the pixels: it stays in the layout of the convolutions, where a slice does not.
+    negative padding (the shifted branch of a factorized reduction) becomes a depthwise convolution of up to
+    2x2 that picks the pixels: it stays in the layout of the convolutions, where a slice does not.
     """
     if node.op_type != "Conv":
         return
@@ -75,13 +75,15 @@ def slice_into_convolution(graph: Graph, node: onnx.NodeProto) -> None:
         new_pads[i + 2] = begin if max(least, 0) <= begin < least + new_strides[i] else max(least, 0)
     values |= {"strides": new_strides, "dilations": new_dilations, "pads": new_pads}
     if not any(offsets):
-        graph.replace(node, "Conv", [cut.input[0], *node.input[1:]], **values)
+        whole = graph.replace(node, "Conv", [cut.input[0], *node.input[1:]], **values)
+        slice_into_convolution(graph, whole)  # a cropping before a pooling is another one
         return
-    picks_each = tuple(new_strides) == (2, 2) and offsets == [1, 1] and list(kernel) == [1, 1]
+    picks_each = tuple(new_strides) == (2, 2) and max(offsets) == 1 and list(kernel) == [1, 1]
     if not picks_each or any(new_pads):
         return
-    weight = np.zeros((shape[1], 1, 2, 2), np.float32)
-    weight[:, 0, 1, 1] = 1
+    size = [offset + 1 for offset in offsets]
+    weight = np.zeros((shape[1], 1, *size), np.float32)
+    weight[:, 0, -1, -1] = 1
     name = f"{cut.output[0]}_picked"
     if graph.producer(name) is None:
         kernel_name = graph.constant(weight, f"{name}_kernel")
@@ -90,7 +92,7 @@ def slice_into_convolution(graph: Graph, node: onnx.NodeProto) -> None:
             "Conv",
             [cut.input[0], kernel_name],
             name,
-            kernel_shape=[2, 2],
+            kernel_shape=size,
             strides=[2, 2],
             group=shape[1],
         )

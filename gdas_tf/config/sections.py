@@ -144,19 +144,36 @@ class SearchConfig(_Section):
         choices=("searched", "fixed"),
     )
     sampler: str = _field("gumbel", "how an operation is sampled", choices=("gumbel", "direct"))
+    sample_per: str = _field(
+        "kind",
+        "what runs one sample: all cells of a kind, or every cell its own as the authors' code of 2019",
+        choices=("kind", "cell"),
+    )
     temperature_start: float = _field(10.0, "temperature in the first epoch", above=0)
     temperature_end: float = _field(0.1, "temperature in the last epoch", above=0)
     weight_learning_rate: float = _field(
         0.025, "learning rate of the weights at the start, then cosine", above=0
     )
     weight_learning_rate_end: float = _field(1e-3, "learning rate of the weights at the end", minimum=0)
-    momentum: float = _field(0.9, "Nesterov momentum of the weights", minimum=0, below=1)
+    weight_schedule: str = _field(
+        "step", "when the learning rate of the weights falls", choices=("step", "epoch")
+    )
+    momentum: float = _field(0.9, "momentum of the weights", minimum=0, below=1)
+    nesterov: bool = _field(True, "Nesterov's rule for the momentum of the weights")
     weight_decay: float = _field(3e-4, "weight decay of the weights", minimum=0)
-    clip_norm: float = _field(5.0, "global norm that the weights' gradient is clipped to", above=0)
+    clip_norm: float = _field(
+        5.0, "global norm that the weights' gradient is clipped to; 0 turns clipping off", minimum=0
+    )
+    unsampled: str = _field(
+        "frozen",
+        "weights that were not sampled stay, or momentum and decay move them as PyTorch 1 did",
+        choices=("frozen", "decayed"),
+    )
     architecture_learning_rate: float = _field(3e-4, "learning rate of the architecture (Adam)", above=0)
     architecture_beta_1: float = _field(0.5, "Adam's beta 1 of the architecture", minimum=0, below=1)
     architecture_beta_2: float = _field(0.999, "Adam's beta 2 of the architecture", minimum=0, below=1)
     architecture_weight_decay: float = _field(1e-3, "weight decay of the architecture", minimum=0)
+    pool_norm: bool = _field(False, "batch norm after pooling, as in DARTS and the authors' code of 2019")
     cutout: int = _field(0, "side of the square that CutOut blanks, in pixels; 0 turns it off", minimum=0)
     precision: str = _field("float32", "number format of the computation", choices=PRECISIONS)
     jit_compile: bool = _field(False, "compile the step with XLA (for GPUs; slow on CPUs)")

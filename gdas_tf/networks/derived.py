@@ -9,7 +9,9 @@ last one: 3,349,342 of DARTS_V2, 2,543,014 of GDAS (FRC)):
 - a cell's inputs go through ReLU, 1x1 convolution, batch norm; c_{k-2} through a factorized reduction where
   the cell before was a reduction cell;
 - batch norm has scale and offset, epsilon 1e-5 and keeps 0.9 of its moving statistics per step;
-- convolutions have no bias; padding is SAME; the padding is left out of average pooling.
+- convolutions have no bias; padding is SAME; the padding is left out of average pooling;
+- everything of stride 2 is centred on the same pixels, as in the search (`gdas_tf.numerics.primitives`):
+  at odd rows of an even number of rows, at even rows of an odd one, and the same for columns.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ from typing import Any
 
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import check_settings, keras
-from gdas_tf.networks.fast_layers import DropPath, FusedBatchNormalization, TrainingDepthwiseConv2D
+from gdas_tf.networks.fast_layers import (
+    DropPath,
+    FusedBatchNormalization,
+    TrainingCropping2D,
+    TrainingDepthwiseConv2D,
+)
+from gdas_tf.numerics.primitives import first_centre
 from gdas_tf.spaces.genotype import Edge, Genotype
 from gdas_tf.spaces.macro import CellPlan, stack
 
@@ -157,6 +165,7 @@ class _Builder:
         self.initializers = 0
         self.norm_layer = FusedBatchNormalization if training else layers.BatchNormalization
         self.depthwise_layer = TrainingDepthwiseConv2D if training else layers.DepthwiseConv2D
+        self.crop_layer = TrainingCropping2D if training else layers.Cropping2D
         self.paths = iter(())  # factors of drop-path, one for each operation that may be dropped
 
     # ---- single layers
@@ -190,9 +199,9 @@ class _Builder:
 
     def depthwise(self, x: Any, size: int, stride: int, dilation: int, name: str) -> Any:
         if dilation > 1 and stride > 1:
-            # All pixels that a dilated kernel meets at stride 2 have even coordinates: the plain convolution
-            # of those is the same, without computing what striding throws away.
-            x, stride, dilation = self.subsample(x, f"{name}_even"), 1, 1
+            # All pixels that a dilated kernel meets at stride 2 are such as it is centred on: the plain
+            # convolution of those is the same, without computing what striding throws away.
+            x, stride, dilation = self.every_second(self.centred(x, name), f"{name}_pixels"), 1, 1
         return self.depthwise_layer(
             size,
             strides=stride,
@@ -204,9 +213,20 @@ class _Builder:
             dtype=self.dtype,
         )(x)
 
-    def subsample(self, x: Any, name: str) -> Any:
+    def every_second(self, x: Any, name: str) -> Any:
         """x[:, ::2, ::2]"""
         return layers.AveragePooling2D(1, strides=2, name=name, dtype=self.dtype)(x)
+
+    def centred(self, x: Any, name: str) -> Any:
+        """x from the first pixel on that everything of stride 2 is centred on: every second one is, then."""
+        return self.crop(x, first_centre(x.shape), f"{name}_crop")
+
+    def crop(self, x: Any, first: tuple[int, int], name: str) -> Any:
+        """x without its first rows and columns."""
+        if not any(first):
+            return x
+        sides = tuple((count, 0) for count in first)
+        return self.crop_layer(sides, name=name, dtype=self.dtype)(x)
 
     def pool(self, x: Any, kind: type[layers.Layer], stride: int, name: str) -> Any:
         return kind(3, strides=stride, padding="same", name=name, dtype=self.dtype)(x)
@@ -215,19 +235,23 @@ class _Builder:
 
     def relu_conv_bn(self, x: Any, channels: int, size: int, stride: int, name: str) -> Any:
         x = self.relu(x, f"{name}_relu")
+        if size == 1 and stride > 1:
+            x = self.centred(x, name)
         x = self.conv(x, channels, size, f"{name}_conv", strides=stride)
         return self.batch_norm(x, f"{name}_bn")
 
     def factorized_reduction(self, x: Any, channels: int, name: str) -> Any:
-        """Halves height and width: half of the channels see the even pixels, half see the odd ones."""
+        """Halves height and width: half of the channels see the pixels that everything of stride 2 is centred
+        on, half see those of the other rows and columns (of an odd number of rows, zeros after the last)."""
         x = self.relu(x, f"{name}_relu")
-        even = self.conv(x, channels // 2, 1, f"{name}_even", strides=2)
-        beyond = ((0, x.shape[1] % 2), (0, x.shape[2] % 2))
-        if any(sum(beyond, ())):
+        first = self.conv(self.centred(x, name), channels // 2, 1, f"{name}_first", strides=2)
+        odd = x.shape[1] % 2, x.shape[2] % 2
+        if any(odd):
+            beyond = tuple((0, count) for count in odd)
             x = layers.ZeroPadding2D(beyond, name=f"{name}_pad", dtype=self.dtype)(x)
-        x = layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_crop", dtype=self.dtype)(x)
-        odd = self.conv(x, channels - channels // 2, 1, f"{name}_odd", strides=2)
-        x = layers.Concatenate(name=f"{name}_concat", dtype=self.dtype)([even, odd])
+        x = self.crop(x, odd, f"{name}_crop_second")
+        second = self.conv(x, channels - channels // 2, 1, f"{name}_second", strides=2)
+        x = layers.Concatenate(name=f"{name}_concat", dtype=self.dtype)([first, second])
         return self.batch_norm(x, f"{name}_bn")
 
     def separable(self, x: Any, size: int, stride: int, dilation: int, name: str) -> Any:
@@ -247,7 +271,7 @@ class _Builder:
 
     def zeros(self, x: Any, stride: int, name: str) -> Any:
         if stride > 1:
-            x = self.subsample(x, f"{name}_even")
+            x = self.every_second(x, f"{name}_pixels")
         return layers.Rescaling(0.0, name=f"{name}_zeros", dtype=self.dtype)(x)
 
     def cell(
@@ -347,6 +371,9 @@ class _Builder:
         """
         x = self.relu(x, "auxiliary_relu")
         window = tuple(min(5, size) for size in x.shape[1:3])
+        # Windows that do not fill the features lie at their end, as the padding of stride 2 does.
+        left = tuple((size - side) % 3 for size, side in zip(x.shape[1:3], window, strict=True))
+        x = self.crop(x, left, "auxiliary_crop")
         x = layers.AveragePooling2D(window, strides=3, name="auxiliary_window", dtype=self.dtype)(x)
         x = self.batch_norm(self.conv(x, 128, 1, "auxiliary_conv0"), "auxiliary_bn0")
         x = self.relu(x, "auxiliary_relu0")

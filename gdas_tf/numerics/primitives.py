@@ -4,6 +4,11 @@ TensorFlow's automatic differentiation would store and compute more than a sampl
 writes its gradients out: every function here is one tensor operation, or the gradient of one. All images are
 NHWC, all padding is SAME, batch norm has neither scale nor offset and epsilon 1e-5 (as in the search of
 Dong & Yang, "Searching for A Robust Neural Architecture in Four GPU Hours", CVPR 2019).
+
+Everything of stride 2 is centred on the same pixels: those at odd rows of an image of an even number of rows,
+at even rows of an odd number, and the same for columns. That is how SAME padding places kernels of 3x3 and
+larger. PyTorch's symmetric padding takes even rows always, so that what is computed here is what PyTorch
+computes of an image turned by 180 degrees with kernels turned by 180 degrees (tests/test_alignment.py).
 """
 
 from __future__ import annotations
@@ -285,17 +290,36 @@ def average_pool_gradient(dy: tf.Tensor, input_shape: tf.TensorShape, size: int,
     )
 
 
-def subsample(x: tf.Tensor, stride: int) -> tf.Tensor:
-    """x[:, ::stride, ::stride], as pooling over single pixels: it runs on all cores, a slice on one."""
-    return tf.raw_ops.AvgPool(value=x, ksize=[1, 1, 1, 1], strides=[1, stride, stride, 1], padding="SAME")
+def first_centre(image_shape: tf.TensorShape) -> tuple[int, int]:
+    """Row and column of the first pixel that an operation of stride 2 is centred on: 1 where there is an even
+    number of them, else 0."""
+    return 1 - image_shape[1] % 2, 1 - image_shape[2] % 2
 
 
-def subsample_gradient(dy: tf.Tensor, input_shape: tf.TensorShape, stride: int) -> tf.Tensor:
+def every_second(x: tf.Tensor) -> tf.Tensor:
+    """x[:, ::2, ::2], as pooling over single pixels: a slice takes several times as long."""
+    return tf.raw_ops.AvgPool(value=x, ksize=[1, 1, 1, 1], strides=[1, 2, 2, 1], padding="SAME")
+
+
+def subsample(x: tf.Tensor) -> tf.Tensor:
+    """The pixels that an operation of stride 2 is centred on: x[:, 1::2, 1::2] for even height and width."""
+    row, column = first_centre(x.shape)
+    if row or column:
+        x = tf.slice(x, constant((0, row, column, 0)), constant((-1, -1, -1, -1)))
+    return every_second(x)
+
+
+def subsample_gradient(dy: tf.Tensor, input_shape: tf.TensorShape) -> tf.Tensor:
     """Gradient of `subsample` by its input, of shape `input_shape`: zero between the pixels taken."""
-    return tf.raw_ops.AvgPoolGrad(
-        orig_input_shape=constant(input_shape),
+    row, column = first_centre(input_shape)
+    batch, height, width, channels = input_shape
+    gradient = tf.raw_ops.AvgPoolGrad(
+        orig_input_shape=constant((batch, height - row, width - column, channels)),
         grad=dy,
         ksize=[1, 1, 1, 1],
-        strides=[1, stride, stride, 1],
+        strides=[1, 2, 2, 1],
         padding="SAME",
     )
+    if row or column:
+        gradient = tf.pad(gradient, constant(((0, 0), (row, 0), (column, 0), (0, 0))))
+    return gradient

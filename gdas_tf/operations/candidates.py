@@ -20,6 +20,7 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
 from gdas_tf.numerics import primitives as p
+from gdas_tf.numerics.graph_constants import constant
 from gdas_tf.spaces.base import OPERATIONS
 
 Update = Literal["weights", "architecture"]
@@ -114,7 +115,7 @@ class Zero(Candidate):
         return True
 
     def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
-        return Forward(p.zeros_like(x if stride == 1 else p.subsample(x, stride)), (), [])
+        return Forward(p.zeros_like(x if stride == 1 else p.every_second(x)), (), [])
 
     def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
         return Backward(p.zeros_like(x), tf.constant(0.0), [])
@@ -135,26 +136,29 @@ class Skip(Candidate):
     def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
         if stride == 1:
             return Forward(tf.identity(x), (), [])
-        y = p.normalize(p.convolution(p.relu(x), factorize(kernels), 2))
+        y = p.normalize(p.convolution(p.relu(x), factorize(kernels, x.shape), 2))
         return Forward(y.output, y.reserved, [(y.mean, y.variance)])
 
     def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
         if stride == 1:
             return _homogeneous(dy, x, update)
-        r, kernel = p.relu(x), factorize(kernels)
+        r, kernel = p.relu(x), factorize(kernels, x.shape)
         dz, products = p.normalize_gradient(dy, p.convolution(r, kernel, 2), moments)
         dr = p.convolution_input_gradient(dz, kernel, x.shape, 2)
         dkernels = []
         if update == "weights":
             dkernel = p.convolution_kernel_gradient(dz, r, tuple(kernel.shape), 2)
-            half = kernels[0].shape[-1]
-            dkernels = [dkernel[:1, :1, :, :half], dkernel[1:, 1:, :, half:]]
+            (row, column), half = p.first_centre(x.shape), kernels[0].shape[-1]
+            dkernels = [
+                dkernel[row : row + 1, column : column + 1, :, :half],
+                dkernel[1 - row : 2 - row, 1 - column : 2 - column, :, half:],
+            ]
         return Backward(p.relu_gradient(dr, r), _gate(products, update), dkernels)
 
     def inference(self, x, kernels, statistics, stride) -> tf.Tensor:
         if stride == 1:
             return tf.identity(x)
-        return p.normalize_by(p.convolution(p.relu(x), factorize(kernels), 2), *statistics[0])
+        return p.normalize_by(p.convolution(p.relu(x), factorize(kernels, x.shape), 2), *statistics[0])
 
 
 def factorized_kernel_shapes(channels: int, filters: int) -> list[Shape]:
@@ -162,24 +166,33 @@ def factorized_kernel_shapes(channels: int, filters: int) -> list[Shape]:
     return [(1, 1, channels, filters // 2), (1, 1, channels, filters - filters // 2)]
 
 
-def factorize(kernels: Sequence[tf.Tensor]) -> tf.Tensor:
+def factorize(kernels: Sequence[tf.Tensor], image_shape: tf.TensorShape) -> tf.Tensor:
     """The kernel [2, 2, C, F] of a factorized reduction as one convolution of stride 2.
 
-    A factorized reduction is two 1x1 convolutions of stride 2 with half of the filters each, one on the
-    pixels of even rows and columns, one on those of odd ones, concatenated. As one kernel, zero off its
-    diagonal, it needs neither slices nor a concatenation, which cost more than the zeros.
+    A factorized reduction is two 1x1 convolutions of stride 2 with half of the filters each, concatenated.
+    The first sees the pixels that everything of stride 2 is centred on (`primitives.first_centre`), the
+    second those of the other rows and columns; of an odd number of rows the second sees zeros after the last.
+    As one kernel, zero off its diagonal, it needs neither slices nor a concatenation, which cost more than
+    the zeros.
+
+    Args:
+        kernels: The two kernels, see `factorized_kernel_shapes`.
+        image_shape: [B, H, W, C] of the input.
     """
-    (even, odd), corner = kernels, [[0, 1], [0, 1], [0, 0]]
-    even = tf.pad(even, [*corner, [0, odd.shape[-1]]])
-    return even + tf.pad(odd, [*(side[::-1] for side in corner), [even.shape[-1] - odd.shape[-1], 0]])
+    (first, second), places = kernels, p.first_centre(image_shape)
+    first_pads = [[place, 1 - place] for place in places]
+    second_pads = [[1 - place, place] for place in places]
+    filters = first.shape[-1], second.shape[-1]
+    first = tf.pad(first, [*first_pads, [0, 0], [0, filters[1]]])
+    return first + tf.pad(second, [*second_pads, [0, 0], [filters[0], 0]])
 
 
 class Convolutions(Candidate):
     """ReLU, depthwise convolution, pointwise convolution, batch norm; `repeats` times, the first with the
     stride.
 
-    `sep_conv` is two of them, `dil_conv` a single one with dilation 2. At stride 2 a convolution of dilation
-    2 is the undilated one on every second row and column, exactly, which is how it is computed.
+    `sep_conv` is two of them, `dil_conv` a single one with dilation 2. At stride 2 all pixels that a kernel
+    of dilation 2 meets are such as it is centred on; it is computed as the undilated convolution of those.
     """
 
     def __init__(self, size: int, dilation: int = 1, repeats: int = 1) -> None:
@@ -237,21 +250,21 @@ class Convolutions(Candidate):
 
     def _depthwise(self, r: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
         if self._strides_by_slicing(stride):
-            return p.depthwise(p.subsample(r, stride), kernel)
+            return p.depthwise(p.subsample(r), kernel)
         return p.depthwise(r, kernel, stride, self.dilation)
 
     def _depthwise_input_gradient(
         self, du: tf.Tensor, kernel: tf.Tensor, shape: tf.TensorShape, stride: int
     ) -> tf.Tensor:
         if self._strides_by_slicing(stride):
-            return p.subsample_gradient(p.depthwise_input_gradient(du, kernel, du.shape), shape, stride)
+            return p.subsample_gradient(p.depthwise_input_gradient(du, kernel, du.shape), shape)
         return p.depthwise_input_gradient(du, kernel, shape, stride, self.dilation)
 
     def _depthwise_kernel_gradient(
         self, du: tf.Tensor, r: tf.Tensor, kernel_shape: Shape, stride: int
     ) -> tf.Tensor:
         if self._strides_by_slicing(stride):
-            return p.depthwise_kernel_gradient(du, p.subsample(r, stride), kernel_shape)
+            return p.depthwise_kernel_gradient(du, p.subsample(r), kernel_shape)
         return p.depthwise_kernel_gradient(du, r, kernel_shape, stride, self.dilation)
 
 
@@ -268,40 +281,99 @@ class DenseConvolution(Candidate):
         return 1
 
     def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
-        y = p.normalize(p.convolution(p.relu(x), kernels[0], stride))
+        y = p.normalize(self._convolution(p.relu(x), kernels[0], stride))
         return Forward(y.output, y.reserved, [(y.mean, y.variance)])
 
     def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
-        r = p.relu(x)
-        dz, products = p.normalize_gradient(dy, p.convolution(r, kernels[0], stride), moments)
-        dr = p.convolution_input_gradient(dz, kernels[0], r.shape, stride)
+        r, (kernel, (row, column)) = p.relu(x), self._centred(kernels[0], x.shape, stride)
+        dz, products = p.normalize_gradient(dy, p.convolution(r, kernel, stride), moments)
+        dr = p.convolution_input_gradient(dz, kernel, r.shape, stride)
         dkernels = []
         if update == "weights":
-            dkernels = [p.convolution_kernel_gradient(dz, r, tuple(kernels[0].shape), stride)]
+            dkernel = p.convolution_kernel_gradient(dz, r, tuple(kernel.shape), stride)
+            dkernels = [dkernel[row:, column:] if row or column else dkernel]
         return Backward(p.relu_gradient(dr, r), _gate(products, update), dkernels)
 
     def inference(self, x, kernels, statistics, stride) -> tf.Tensor:
-        return p.normalize_by(p.convolution(p.relu(x), kernels[0], stride), *statistics[0])
+        return p.normalize_by(self._convolution(p.relu(x), kernels[0], stride), *statistics[0])
+
+    def _convolution(self, r: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+        return p.convolution(r, self._centred(kernel, r.shape, stride)[0], stride)
+
+    def _centred(
+        self, kernel: tf.Tensor, image_shape: tf.TensorShape, stride: int
+    ) -> tuple[tf.Tensor, tuple[int, int]]:
+        """The kernel, of one pixel with zeros before it where it would else see pixels that nothing else is
+        centred on, and the numbers of rows and columns of zeros."""
+        if self.size > 1 or stride == 1:
+            return kernel, (0, 0)
+        row, column = p.first_centre(image_shape)
+        if row or column:
+            kernel = tf.pad(kernel, constant(((row, 0), (column, 0), (0, 0), (0, 0))))
+        return kernel, (row, column)
 
 
-class AveragePool(Candidate):
+class _Pool(Candidate):
+    """3x3 pooling, and on request a batch norm after it.
+
+    The batch norm is that of DARTS' search and of the authors' code of 2019, which put a `BatchNorm2d`
+    without scale and offset after every pooling; the paper does not mention it, and the seed study and
+    AutoDL-2020 have none. It brings the pooling's output to the scale of that of the other candidates.
+
+    Args:
+        norm: Whether there is a batch norm.
+    """
+
+    def __init__(self, norm: bool = False) -> None:
+        self.norm = norm
+
+    @abc.abstractmethod
+    def _pool(self, x: tf.Tensor, stride: int) -> tf.Tensor:
+        """The pooling of x."""
+
+    @abc.abstractmethod
+    def _pool_gradient(self, dz: tf.Tensor, x: tf.Tensor, stride: int) -> tf.Tensor:
+        """Gradient of `_pool` by x."""
+
+    def norms(self, stride: int) -> int:
+        return int(self.norm)
+
+    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
+        z = self._pool(x, stride)
+        if not self.norm:
+            return Forward(z, (), [])
+        y = p.normalize(z)
+        return Forward(y.output, y.reserved, [(y.mean, y.variance)])
+
+    def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
+        if not self.norm:
+            return _homogeneous(self._pool_gradient(dy, x, stride), x, update)
+        dz, products = p.normalize_gradient(dy, self._pool(x, stride), moments)
+        return Backward(self._pool_gradient(dz, x, stride), _gate(products, update), [])
+
+    def inference(self, x, kernels, statistics, stride) -> tf.Tensor:
+        z = self._pool(x, stride)
+        return p.normalize_by(z, *statistics[0]) if self.norm else z
+
+
+class AveragePool(_Pool):
     """`avg_pool`: 3x3 average pooling, the padding left out of the mean."""
 
-    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
-        return Forward(p.average_pool(x, 3, stride), (), [])
+    def _pool(self, x: tf.Tensor, stride: int) -> tf.Tensor:
+        return p.average_pool(x, 3, stride)
 
-    def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
-        return _homogeneous(p.average_pool_gradient(dy, x.shape, 3, stride), x, update)
+    def _pool_gradient(self, dz: tf.Tensor, x: tf.Tensor, stride: int) -> tf.Tensor:
+        return p.average_pool_gradient(dz, x.shape, 3, stride)
 
 
-class MaxPool(Candidate):
+class MaxPool(_Pool):
     """`max_pool`: 3x3 max pooling."""
 
-    def forward(self, x: tf.Tensor, kernels: Sequence[tf.Tensor], stride: int) -> Forward:
-        return Forward(p.max_pool(x, 3, stride), (), [])
+    def _pool(self, x: tf.Tensor, stride: int) -> tf.Tensor:
+        return p.max_pool(x, 3, stride)
 
-    def backward(self, dy, x, kernels, moments, stride, update) -> Backward:
-        return _homogeneous(p.max_pool_gradient(dy, x, 3, stride), x, update)
+    def _pool_gradient(self, dz: tf.Tensor, x: tf.Tensor, stride: int) -> tf.Tensor:
+        return p.max_pool_gradient(dz, x, 3, stride)
 
 
 CANDIDATES: dict[str, Candidate] = {
@@ -321,15 +393,25 @@ CANDIDATES: dict[str, Candidate] = {
 """Registry: every operation that a search space can name."""
 
 
-def candidate(name: str) -> Candidate:
+_NORMALIZED_POOLS: dict[str, Candidate] = {
+    "avg_pool_3x3": AveragePool(norm=True),
+    "max_pool_3x3": MaxPool(norm=True),
+}
+
+
+def candidate(name: str, pool_norm: bool = False) -> Candidate:
     """The candidate operation of that name.
+
+    Args:
+        name: one of `gdas_tf.spaces.base.OPERATIONS`.
+        pool_norm: Whether a pooling has a batch norm after it.
 
     Raises:
         UsageError: there is none of that name.
     """
     if name not in CANDIDATES:
         raise UsageError(f"operation {name!r} is unknown; known are {', '.join(OPERATIONS)}")
-    return CANDIDATES[name]
+    return (pool_norm and _NORMALIZED_POOLS.get(name)) or CANDIDATES[name]
 
 
 class FanInUniform(keras.initializers.Initializer):
@@ -364,6 +446,7 @@ class CandidateOperation(keras.layers.Layer):
         operation: Name of the operation, one of `gdas_tf.spaces.base.OPERATIONS`.
         stride: 1, or 2 as on the edges that enter a reduction cell.
         momentum: Of the moving statistics of the batch norms.
+        pool_norm: Whether a pooling has a batch norm after it.
 
     Input: [B, H, W, C] with B, H, W, C known. Output: [B, ceil(H / stride), ceil(W / stride), C].
 
@@ -374,12 +457,20 @@ class CandidateOperation(keras.layers.Layer):
     TensorShape([4, 4, 4, 16])
     """
 
-    def __init__(self, operation: str, stride: int = 1, momentum: float = 0.9, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        operation: str,
+        stride: int = 1,
+        momentum: float = 0.9,
+        pool_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if stride not in (1, 2):
             raise UsageError(f"stride of {operation} is {stride!r}; accepted are 1 and 2")
-        self.candidate = candidate(operation)
+        self.candidate = candidate(operation, pool_norm)
         self.operation, self.stride, self.momentum = operation, stride, momentum
+        self.pool_norm = pool_norm
 
     def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
@@ -426,4 +517,5 @@ class CandidateOperation(keras.layers.Layer):
             "operation": self.operation,
             "stride": self.stride,
             "momentum": self.momentum,
+            "pool_norm": self.pool_norm,
         }

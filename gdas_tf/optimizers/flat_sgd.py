@@ -18,8 +18,8 @@ class FlatSGD(keras.optimizers.Optimizer):
 
     A derived network has hundreds of variables, and updating them one by one makes up a third of the step's
     operations, which have to be traced, optimized and dispatched. The steps are those of
-    `gdas_tf.optimizers.torch_sgd.SGD`, without the masks that a search needs. With g the gradient, clipped to a global
-    norm, and w the weights:
+    `gdas_tf.optimizers.torch_sgd.SGD`, without the masks that a search needs. With g the gradient, clipped to
+    a global norm, and w the weights:
 
         g = g + decay * w;  v = momentum * v + g
         w = w - learning_rate * (g + momentum * v)   with Nesterov momentum

@@ -62,7 +62,7 @@ def _straight_through(index: tf.Tensor, soft: tf.Tensor) -> Sample:
 
     @tf.custom_gradient
     def gate(x: tf.Tensor):
-        return tf.ones(x.shape[:1]), lambda gradient: gradient[:, None] * chosen
+        return tf.ones(x.shape[:-1]), lambda gradient: gradient[..., None] * chosen
 
     return Sample(tf.stop_gradient(index), soft, gate(soft))
 
@@ -87,6 +87,26 @@ def sample(
         raise UsageError(f"sampler is {sampler!r}; accepted are 'gumbel' and 'direct'")
     draw = sample_gumbel if sampler == "gumbel" else sample_direct
     return draw(logits, temperature, gumbel_noise(tuple(logits.shape), seed))
+
+
+def sample_each(
+    logits: tf.Tensor,
+    temperature: tf.Tensor | float,
+    seed: tf.Tensor,
+    sampler: Sampler = "gumbel",
+    count: int = 1,
+) -> list[Sample]:
+    """`count` samples that do not depend on each other, one for every cell of a kind.
+
+    The authors' code of 2019 samples so; the paper, AutoDL-2020 and the seed study let all cells of a kind
+    run one sample.
+
+    Args:
+        logits, temperature, seed, sampler: As of `sample`.
+        count: Number of samples.
+    """
+    drawn = sample(tf.broadcast_to(logits, (count, *logits.shape)), temperature, seed, sampler)
+    return [Sample(*parts) for parts in zip(*(tf.unstack(values) for values in drawn), strict=True)]
 
 
 def most_probable(logits: tf.Tensor) -> Sample:

@@ -129,6 +129,7 @@ class Preprocess(SupernetLayer):
             for i, shape in enumerate(shapes)
         ]
         self.norm.build((*input_shape[:-1], self.filters))
+        self.image_shape = tuple(input_shape)
 
     def call(self, inputs: tf.Tensor, update: Update | None = None) -> tf.Tensor:
         return self.norm(convolution(inputs, self.kernel(inputs.dtype), self.stride), update=update)
@@ -136,7 +137,7 @@ class Preprocess(SupernetLayer):
     def kernel(self, dtype: tf.DType) -> tf.Tensor:
         """The weights as the kernel of one convolution."""
         kernels = [tf.cast(tf.convert_to_tensor(kernel.value), dtype) for kernel in self.kernels]
-        return factorize(kernels) if self.reduce else kernels[0]
+        return factorize(kernels, self.image_shape) if self.reduce else kernels[0]
 
     def forward(self, x: tf.Tensor, kernel: tf.Tensor) -> tuple[Normalized, Callable[..., Any]]:
         """Training pass, for a cell that differentiates it itself.
@@ -218,6 +219,7 @@ class SearchedCell(_Cell):
         filters: Channels of each node.
         reduction: A reduction cell: the edges from the inputs have stride 2.
         reduce_first: The first input is twice as large as the second (a reduction cell came between).
+        pool_norm: Whether poolings have a batch norm after them.
 
     Its gradient is written out, as that of its edges is: it keeps the nodes and nothing else.
 
@@ -233,19 +235,20 @@ class SearchedCell(_Cell):
         reduce_first: bool = False,
         momentum: float = 0.9,
         jit_compile: bool = False,
+        pool_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(filters, reduce_first, momentum, **kwargs)
         self.space, self.reduction, self.jit_compile = space, reduction, jit_compile
+        self.pool_norm = pool_norm
         entering = [edge for edge, (_, source) in enumerate(space.edges) if source < 2]
         inner = [edge for edge, (_, source) in enumerate(space.edges) if source >= 2]
         if not reduction:
             entering, inner = [], entering + inner
         self.groups = [(stride, sorted(edges)) for stride, edges in ((2, entering), (1, inner)) if edges]
+        options = (momentum, jit_compile, pool_norm)
         self.mixed = [
-            MixedOperation(
-                space.operations, stride, len(edges), momentum, jit_compile, name=f"mixed_stride_{stride}"
-            )
+            MixedOperation(space.operations, stride, len(edges), *options, name=f"mixed_stride_{stride}")
             for stride, edges in self.groups
         ]
         places = {
@@ -340,12 +343,12 @@ class SearchedCell(_Cell):
         parameters = [*first, *kernels] if update == "weights" else [choice.gate]
         return nodes(x0, x1, *parameters), normalized, statistics
 
-    def weight_masks(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Which weights of the edges were sampled, by the path of the variable; index: int32 [edges]."""
-        return {
-            mixed.kernels.path: mixed.weight_mask(tf.gather(index, edges))
+    def weight_masks(self, index: tf.Tensor) -> list[tuple[Any, tf.Tensor]]:
+        """Variables of the edges' weights, each with a mask of what was sampled; index: int32 [edges]."""
+        return [
+            (mixed.kernels, mixed.weight_mask(tf.gather(index, edges)))
             for mixed, (_, edges) in zip(self.mixed, self.groups, strict=True)
-        }
+        ]
 
     def compute_output_shape(self, input_shape: tuple[Shape, Shape]) -> Shape:
         batch, height, width, _ = input_shape[1]
@@ -362,6 +365,7 @@ class SearchedCell(_Cell):
             },
             "reduction": self.reduction,
             "jit_compile": self.jit_compile,
+            "pool_norm": self.pool_norm,
         }
 
     @classmethod

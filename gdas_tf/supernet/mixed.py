@@ -28,7 +28,14 @@ import tensorflow as tf
 
 from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.graph_constants import constant, zeros
-from gdas_tf.operations.candidates import CANDIDATES, FanInUniform, Shape, Statistics, Update, candidate
+from gdas_tf.operations.candidates import (
+    Candidate,
+    FanInUniform,
+    Shape,
+    Statistics,
+    Update,
+    candidate,
+)
 
 
 class Segments:
@@ -38,12 +45,16 @@ class Segments:
         operations: Names of the candidates, in the order of the architecture's columns.
         channels: Channels of the edge.
         stride: Stride of the edge.
+        pool_norm: Whether poolings have a batch norm after them.
     """
 
-    def __init__(self, operations: tuple[str, ...], channels: int, stride: int) -> None:
+    def __init__(
+        self, operations: tuple[str, ...], channels: int, stride: int, pool_norm: bool = False
+    ) -> None:
         self.channels = channels
-        self.shapes = [CANDIDATES[name].kernel_shapes(channels, stride) for name in operations]
-        self.norms = [CANDIDATES[name].norms(stride) for name in operations]
+        candidates = [candidate(name, pool_norm) for name in operations]
+        self.shapes = [operation.kernel_shapes(channels, stride) for operation in candidates]
+        self.norms = [operation.norms(stride) for operation in candidates]
         weights = [sum(map(math.prod, shapes)) for shapes in self.shapes]
         statistics = [2 * channels * norms for norms in self.norms]
         self.weight_bounds = _bounds(weights)
@@ -113,6 +124,7 @@ class EdgeShape:
         stride: Stride of the edge.
         dtype: What is computed in; weights and statistics stay float32.
         jit_compile: Compile each candidate with XLA.
+        pool_norm: Whether poolings have a batch norm after them.
     """
 
     operations: tuple[str, ...]
@@ -120,6 +132,7 @@ class EdgeShape:
     stride: int
     dtype: str = "float32"
     jit_compile: bool = False
+    pool_norm: bool = False
 
     @property
     def output_shape(self) -> Shape:
@@ -128,7 +141,10 @@ class EdgeShape:
 
     @functools.cached_property
     def segments(self) -> Segments:
-        return Segments(self.operations, self.shape[-1], self.stride)
+        return Segments(self.operations, self.shape[-1], self.stride, self.pool_norm)
+
+    def candidate(self, operation: int) -> Candidate:
+        return candidate(self.operations[operation], self.pool_norm)
 
     @property
     def x(self) -> tf.TensorSpec:
@@ -155,56 +171,59 @@ norm, as all branches of a Case must be of one signature."""
 def forward_branches(edge: EdgeShape) -> list[Any]:
     """Branches (x, weights) -> (y, statistics of the batch, *moments)."""
 
-    def branch(operation: int, name: str) -> Any:
+    def branch(operation: int) -> Any:
         def run(x: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            result = candidate(name).forward(x, edge.kernels(weights, operation), edge.stride)
+            result = edge.candidate(operation).forward(x, edge.kernels(weights, operation), edge.stride)
             moments = result.moments or (zeros(0),) * MOMENTS
             return (result.output, edge.segments.flat_statistics(result.statistics, operation), *moments)
 
-        return _branch(run, [edge.x, edge.weights], edge, name)
+        return _branch(run, [edge.x, edge.weights], edge, operation)
 
-    return [branch(i, name) for i, name in enumerate(edge.operations)]
+    return [branch(operation) for operation in range(len(edge.operations))]
 
 
 @functools.cache
 def backward_branches(edge: EdgeShape, update: Update) -> list[Any]:
     """Branches (dy, x, weights, *moments) -> (dx, dweights), for the architecture (dx, dgate)."""
 
-    def branch(operation: int, name: str) -> Any:
+    def branch(operation: int) -> Any:
         def run(dy: tf.Tensor, x: tf.Tensor, weights: tf.Tensor, *moments: tf.Tensor) -> Any:
             kernels = edge.kernels(weights, operation)
-            result = candidate(name).backward(dy, x, kernels, moments, edge.stride, update)
+            result = edge.candidate(operation).backward(dy, x, kernels, moments, edge.stride, update)
             if update == "weights":
                 return result.input, edge.segments.flat_weights(result.kernels, operation)
             return result.input, result.gate
 
         inputs = [edge.y, edge.x, edge.weights, *[tf.TensorSpec(None)] * MOMENTS]
-        return _branch(run, inputs, edge, name)
+        return _branch(run, inputs, edge, operation)
 
-    return [branch(i, name) for i, name in enumerate(edge.operations)]
+    return [branch(operation) for operation in range(len(edge.operations))]
 
 
 @functools.cache
 def inference_branches(edge: EdgeShape) -> list[Any]:
     """Branches (x, weights, moving statistics) -> y."""
 
-    def branch(operation: int, name: str) -> Any:
+    def branch(operation: int) -> Any:
         def run(x: tf.Tensor, weights: tf.Tensor, statistics: tf.Tensor) -> tf.Tensor:
             moving = edge.segments.moving(statistics, operation)
-            return candidate(name).inference(x, edge.kernels(weights, operation), moving, edge.stride)
+            kernels = edge.kernels(weights, operation)
+            return edge.candidate(operation).inference(x, kernels, moving, edge.stride)
 
         inputs = [edge.x, edge.weights, tf.TensorSpec([edge.segments.statistics])]
-        return _branch(run, inputs, edge, name)
+        return _branch(run, inputs, edge, operation)
 
-    return [branch(i, name) for i, name in enumerate(edge.operations)]
+    return [branch(operation) for operation in range(len(edge.operations))]
 
 
-def _branch(function: Callable[..., Any], inputs: list[tf.TensorSpec], edge: EdgeShape, name: str) -> Any:
+def _branch(
+    function: Callable[..., Any], inputs: list[tf.TensorSpec], edge: EdgeShape, operation: int
+) -> Any:
     """Trace a function of its own, which is not inlined, and the branch that only calls it."""
     # The functions are global: they must not belong to whatever graph happens to be traced when they are
     # first used.
     with tf.init_scope():
-        if candidate(name).trivial(edge.stride):
+        if edge.candidate(operation).trivial(edge.stride):
             return tf.function(function, autograph=False).get_concrete_function(*inputs)
         call = tf.function(
             function,
@@ -235,6 +254,7 @@ class MixedOperation(keras.layers.Layer):
         edges: Number of edges, each with weights of its own.
         momentum: Of the moving statistics of the batch norms.
         jit_compile: Compile each candidate with XLA (for GPUs; on a CPU it is slower).
+        pool_norm: Whether poolings have a batch norm after them.
 
     Weights: `kernels` [edges, P], and `statistics` [edges, S], where P and S are what all candidates have.
 
@@ -253,6 +273,7 @@ class MixedOperation(keras.layers.Layer):
         edges: int = 1,
         momentum: float = 0.9,
         jit_compile: bool = False,
+        pool_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         # Gates and weights stay float32; images arrive in the type that is computed in.
@@ -261,9 +282,10 @@ class MixedOperation(keras.layers.Layer):
             candidate(name)
         self.operations = tuple(operations)
         self.stride, self.edges, self.momentum, self.jit_compile = stride, edges, momentum, jit_compile
+        self.pool_norm = pool_norm
 
     def build(self, input_shape: Shape) -> None:
-        self.segments = Segments(self.operations, input_shape[-1], self.stride)
+        self.segments = Segments(self.operations, input_shape[-1], self.stride, self.pool_norm)
         self.kernels = self.add_weight(
             name="kernels", shape=(self.edges, self.segments.weights), initializer=self._initial_kernels
         )
@@ -346,7 +368,12 @@ class MixedOperation(keras.layers.Layer):
 
     def _edge(self, inputs: tf.Tensor) -> EdgeShape:
         return EdgeShape(
-            self.operations, tuple(inputs.shape), self.stride, inputs.dtype.name, self.jit_compile
+            self.operations,
+            tuple(inputs.shape),
+            self.stride,
+            inputs.dtype.name,
+            self.jit_compile,
+            self.pool_norm,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -357,4 +384,5 @@ class MixedOperation(keras.layers.Layer):
             "edges": self.edges,
             "momentum": self.momentum,
             "jit_compile": self.jit_compile,
+            "pool_norm": self.pool_norm,
         }

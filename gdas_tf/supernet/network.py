@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,22 @@ from gdas_tf.strategies.sampling import Sample
 from gdas_tf.supernet.cells import BatchNorm, Choice, FixedReductionCell, SearchedCell, SupernetLayer
 
 
+def _each(
+    given: Sample | Sequence[Sample] | None, make: Callable[[Sample], Any] = lambda s: s
+) -> Iterator[Any]:
+    """What `make` makes of the sample of each cell of a kind: of one that all share, it is made once."""
+    if isinstance(given, Sample):
+        return itertools.repeat(make(given))
+    return iter([make(sample) for sample in given or ()])
+
+
 @keras.saving.register_keras_serializable("gdas_tf")
 class Supernet(SupernetLayer):
     """Images to logits through a stem, searched cells and a classifier (CVPR 2019, section 3.1).
 
     3x3 convolution to 3C channels and batch norm; the cells of `gdas_tf.spaces.macro.stack`; batch norm,
-    ReLU, global average pooling and a dense layer. All normal cells run one sample of the architecture, all
-    reduction cells another.
+    ReLU, global average pooling and a dense layer. All normal cells run one sample of the architecture and
+    all reduction cells another, or every cell runs one of its own.
 
     Args:
         space: Operations and nodes of the cells.
@@ -35,6 +46,8 @@ class Supernet(SupernetLayer):
         mean, variance: Per channel, of the training images; the network normalizes its input by them.
         momentum: Of the moving statistics of the batch norms.
         jit_compile: Compile each candidate operation with XLA.
+        pool_norm: Whether the pooling candidates have a batch norm without scale and offset after them, as in
+            DARTS and the authors' code of 2019; the paper, the seed study and AutoDL-2020 have none.
 
     Input: float32 [B, H, W, C] in [0, 1], all known, at least 8x8. Output: float32 [B, classes].
 
@@ -58,6 +71,7 @@ class Supernet(SupernetLayer):
         variance: tuple[float, ...] | None = None,
         momentum: float = 0.9,
         jit_compile: bool = False,
+        pool_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         check_settings()
@@ -70,12 +84,11 @@ class Supernet(SupernetLayer):
         self.cells = []
         for i, plan in enumerate(stack(channels, cells, macro)):
             shared = {"reduce_first": plan.after_reduction, "momentum": momentum, "name": f"cell_{i}"}
+            options = {"jit_compile": jit_compile, "pool_norm": pool_norm}
             if plan.reduction and fixed_reduction:
                 self.cells.append(FixedReductionCell(plan.filters, **shared))
             else:
-                self.cells.append(
-                    SearchedCell(space, plan.filters, plan.reduction, jit_compile=jit_compile, **shared)
-                )
+                self.cells.append(SearchedCell(space, plan.filters, plan.reduction, **options, **shared))
         self.head_norm = BatchNorm(affine=True, momentum=momentum, name="head_norm")
         self.dense = keras.layers.Dense(classes, dtype="float32", name="classifier")
 
@@ -102,15 +115,16 @@ class Supernet(SupernetLayer):
     def call(
         self,
         inputs: tf.Tensor,
-        normal: Sample,
-        reduction: Sample | None = None,
+        normal: Sample | Sequence[Sample],
+        reduction: Sample | Sequence[Sample] | None = None,
         update: Update | None = None,
     ) -> tf.Tensor:
         """Logits [B, classes] of images, with the operations that were sampled.
 
         Args:
             inputs: [B, H, W, C] in [0, 1].
-            normal, reduction: Samples of the two kinds of cells; `reduction` is None with the fixed cell.
+            normal, reduction: Samples of the two kinds of cells: one for all cells of the kind, or a list of
+                one for each. `reduction` is None with the fixed cell.
             update: Whose gradient the pass is for, None in inference.
         """
         x = inputs
@@ -120,21 +134,31 @@ class Supernet(SupernetLayer):
         x = self.stem_norm(convolution(x, tf.cast(self.stem.value, x.dtype)), update=update)
         # What two cells read goes through the ReLU before both only once.
         states = [relu(x)] * 2
-        choices = {False: Choice.of(normal), True: None if reduction is None else Choice.of(reduction)}
+        choices = {False: _each(normal, Choice.of), True: _each(reduction, Choice.of)}
         for cell in self.cells:
-            arguments = (choices[cell.reduction],) if isinstance(cell, SearchedCell) else ()
+            arguments = (next(choices[cell.reduction]),) if isinstance(cell, SearchedCell) else ()
             output = cell((states[-2], states[-1]), *arguments, update=update)
             states.append(relu(output))
         x = relu(self.head_norm(output, update=update))
         return self.dense(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]))
 
-    def weight_masks(self, normal: Sample, reduction: Sample | None) -> dict[str, tf.Tensor]:
-        """Which weights of the mixed operations were sampled: for each path of a variable a bool tensor."""
-        masks: dict[str, tf.Tensor] = {}
-        for cell in self.cells:
-            if isinstance(cell, SearchedCell):
-                masks |= cell.weight_masks((reduction if cell.reduction else normal).index)
-        return masks
+    def weight_masks(
+        self, normal: Sample | Sequence[Sample], reduction: Sample | Sequence[Sample] | None
+    ) -> list[tf.Tensor | None]:
+        """Which weights were sampled: for each of `trainable_variables` a bool tensor of its shape, or None
+        for one that every pass uses. Samples as of `call`."""
+        samples = {False: _each(normal), True: _each(reduction)}
+        masks = {
+            variable.path: mask
+            for cell in self.cells
+            if isinstance(cell, SearchedCell)
+            for variable, mask in cell.weight_masks(next(samples[cell.reduction]).index)
+        }
+        return [masks.get(variable.path) for variable in self.trainable_variables]
+
+    def searched_cells(self, reduction: bool) -> int:
+        """Number of searched cells of a kind."""
+        return sum(isinstance(cell, SearchedCell) and cell.reduction == reduction for cell in self.cells)
 
     def count_trainable(self) -> int:
         """Number of weights that are trained, the architecture not among them."""

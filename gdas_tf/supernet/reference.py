@@ -8,7 +8,9 @@ gradient against the automatic differentiation of this (tests/test_reference.py)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,19 +21,24 @@ from gdas_tf.supernet.network import Supernet
 Kernels = Sequence[tf.Tensor]
 
 
-def logits(net: Supernet, images: tf.Tensor, normal: Sample, reduction: Sample | None = None) -> tf.Tensor:
+def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None) -> tf.Tensor:
     """Class logits, float64 [B, classes], of a training pass by the weights of `net`.
 
     Args:
         net: The supernet, built; its weights are read from the variables, so that a tape sees them.
         images: [B, H, W, C] in [0, 1].
-        normal, reduction: Samples of the two kinds of cells, as of `Supernet.call`.
+        normal, reduction: A sample of all cells of the kind, or a list of one for each, as of
+            `Supernet.call`.
     """
     x = tf.cast(images, tf.float64)
     if net.mean is not None:
         x = (x - net.mean) / tf.sqrt(tf.constant(net.variance, tf.float64))
     x = _norm(_convolution(x, _wide(net.stem)), net.stem_norm)
     states = [x, x]
+    samples = {
+        kind: itertools.repeat(given) if isinstance(given, Sample) else iter(given or ())
+        for kind, given in ((False, normal), (True, reduction))
+    }
     for cell in net.cells:
         inputs = [
             _norm((_factorized if p.reduce else _convolution)(tf.nn.relu(x), *map(_wide, p.kernels)))
@@ -40,7 +47,7 @@ def logits(net: Supernet, images: tf.Tensor, normal: Sample, reduction: Sample |
         if isinstance(cell, FixedReductionCell):
             states.append(_fixed_reduction(cell, inputs))
         else:
-            states.append(_searched(cell, inputs, reduction if cell.reduction else normal))
+            states.append(_searched(cell, inputs, next(samples[cell.reduction])))
     x = tf.reduce_mean(tf.nn.relu(_norm(states[-1], net.head_norm)), [1, 2])
     return x @ _wide(net.dense.kernel) + _wide(net.dense.bias)
 
@@ -52,6 +59,8 @@ def _searched(cell: SearchedCell, states: list[tf.Tensor], sample: Sample) -> tf
             mixed, operation = cell.mixed[group], int(sample.index[number])
             kernels = mixed.segments.kernels(_wide(mixed.kernels)[row], operation)
             y = _candidate(mixed.operations[operation], states[source], kernels, mixed.stride)
+            if mixed.pool_norm and "pool" in mixed.operations[operation]:
+                y = _norm(y)
             terms.append(_wide(sample.gate)[number] * y)
         states = [*states, tf.add_n(terms)]
     return tf.concat(states[2:], -1)
@@ -64,9 +73,9 @@ def _candidate(name: str, x: tf.Tensor, kernels: Kernels, stride: int) -> tf.Ten
         return x if stride == 1 else _norm(_factorized(tf.nn.relu(x), *kernels))
     if name in ("avg_pool_3x3", "max_pool_3x3"):
         pool = tf.nn.avg_pool2d if name.startswith("avg") else tf.nn.max_pool2d
-        return pool(x, 3, stride, "SAME")
+        return _strided(pool(x, 3, 1, "SAME"), (stride, stride))
     if name.startswith("conv"):
-        return _norm(_convolution(tf.nn.relu(x), *kernels, stride))
+        return _norm(_convolution(tf.nn.relu(x), *kernels, (stride, stride)))
     for depthwise, pointwise in zip(kernels[::2], kernels[1::2], strict=True):
         y = _depthwise(tf.nn.relu(x), depthwise, stride, 2 if name.startswith("dil") else 1)
         x, stride = _norm(_convolution(y, pointwise)), 1
@@ -79,39 +88,42 @@ def _fixed_reduction(cell: FixedReductionCell, inputs: Sequence[tf.Tensor]) -> t
         wide, high, point = map(_wide, kernels)
         y = _norm(_grouped(_grouped(tf.nn.relu(x), wide, (1, 2)), high, (2, 1)), middle)
         convolved.append(_norm(_convolution(tf.nn.relu(y), point), end))
-        pooled.append(_norm(tf.nn.max_pool2d(x, 3, 2, "SAME"), pool))
+        pooled.append(_norm(_strided(tf.nn.max_pool2d(x, 3, 1, "SAME"), (2, 2)), pool))
     return tf.concat([*convolved, *pooled], -1)
 
 
-def _convolution(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
-    return tf.nn.conv2d(x, kernel, stride, "SAME")
+def _convolution(x: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int] = (1, 1)) -> tf.Tensor:
+    return _strided(tf.nn.conv2d(x, kernel, 1, "SAME"), strides)
 
 
 def _depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int, dilation: int) -> tf.Tensor:
-    if dilation == 1:
-        return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "SAME")
     y = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[dilation, dilation])
-    return y[:, ::stride, ::stride]
+    return _strided(y, (stride, stride))
+
+
+def _strided(y: tf.Tensor, strides: Sequence[int]) -> tf.Tensor:
+    """What stride 2 leaves of an output of stride 1: odd rows of an even number, even rows of an odd one."""
+    row, column = (stride - 1 - size % stride for stride, size in zip(strides, y.shape[1:3], strict=True))
+    return y[:, row :: strides[0], column :: strides[1]]
 
 
 def _factorized(x: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    x = tf.pad(x, [[0, 0], [0, x.shape[1] % 2], [0, x.shape[2] % 2], [0, 0]])
-    return tf.concat(
-        [tf.nn.conv2d(x[:, i::2, i::2], w, 1, "SAME") for i, w in enumerate((first, second))], -1
-    )
+    rows, columns = x.shape[1] % 2, x.shape[2] % 2
+    others = tf.pad(x, [[0, 0], [0, rows], [0, columns], [0, 0]])[:, rows::2, columns::2]
+    return tf.concat([_convolution(_strided(x, (2, 2)), first), _convolution(others, second)], -1)
 
 
-def _grouped(x: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:
+def _grouped(x: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int]) -> tf.Tensor:
     groups = x.shape[-1] // kernel.shape[2]
     parts = zip(tf.split(x, groups, -1), tf.split(kernel, groups, -1), strict=True)
-    return tf.concat([tf.nn.conv2d(part, w, strides, "SAME") for part, w in parts], -1)
+    return tf.concat([_convolution(part, w, strides) for part, w in parts], -1)
 
 
-def _norm(x: tf.Tensor, layer: object = None) -> tf.Tensor:
+def _norm(x: tf.Tensor, layer: Any = None) -> tf.Tensor:
     mean, variance = tf.nn.moments(x, [0, 1, 2])
     y = (x - mean) / tf.sqrt(variance + 1e-5)
     return y if layer is None else _wide(layer.gamma) * y + _wide(layer.beta)
 
 
-def _wide(value: object) -> tf.Tensor:
+def _wide(value: Any) -> tf.Tensor:
     return tf.cast(getattr(value, "value", value), tf.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -13,10 +13,17 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.files import atomic_path
 from gdas_tf.keras_backend import keras
-from gdas_tf.optimizers.torch_sgd import SGD
+from gdas_tf.optimizers.torch_sgd import SGD, apply_masked, cosine_schedule, masking_optimizer
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.runtime import graphs_as_written, spared_from_search
-from gdas_tf.strategies.sampling import Sample, Sampler, entropy, most_probable, sample, temperature
+from gdas_tf.strategies.sampling import (
+    Sampler,
+    entropy,
+    most_probable,
+    sample,
+    sample_each,
+    temperature,
+)
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.training.callbacks import EpochRecord
 
@@ -26,6 +33,8 @@ if TYPE_CHECKING:
     from gdas_tf.runs.run import Run
 
 Batch = tuple[tf.Tensor, tf.Tensor]
+SamplePer = Literal["kind", "cell"]
+Unsampled = Literal["frozen", "decayed"]
 
 
 class SearchModel(keras.Model):
@@ -41,6 +50,12 @@ class SearchModel(keras.Model):
         sampler: "gumbel" or "direct".
         architecture_weight_decay: Factor of the logits that is added to their gradient.
         seed: Of the samples and of the first logits. Sample number s depends on (seed, s) alone.
+        sample_per: What runs one sample in a pass: "kind", all normal cells and all reduction cells (the
+            paper, AutoDL-2020, the seed study); "cell", every cell its own (the authors' code of 2019).
+        unsampled: The weights that were not sampled in a step: "frozen" leaves them and their momentum alone,
+            as PyTorch 2 does, which has no gradient of them; "decayed" gives them a gradient of zero, so that
+            momentum and weight decay move them in every step. PyTorch 1 did so, with which the seed study and
+            the authors' results were made (there a weight first moved when it was first sampled).
 
     Attributes:
         normal_logits: float32 [E, K], the architecture of the normal cell.
@@ -60,9 +75,18 @@ class SearchModel(keras.Model):
         sampler: Sampler = "gumbel",
         architecture_weight_decay: float = 1e-3,
         seed: int = 0,
+        sample_per: SamplePer = "kind",
+        unsampled: Unsampled = "frozen",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        for name, value, accepted in (
+            ("sample_per", sample_per, ("kind", "cell")),
+            ("unsampled", unsampled, ("frozen", "decayed")),
+        ):
+            if value not in accepted:
+                raise UsageError(f"{name} is {value!r}; accepted are {' and '.join(map(repr, accepted))}")
+        self.sample_per, self.unsampled = sample_per, unsampled
         self.supernet, self.sampler, self.seed = supernet, sampler, seed
         self.architecture_weight_decay = architecture_weight_decay
         space = supernet.space
@@ -116,9 +140,14 @@ class SearchModel(keras.Model):
 
         Args:
             weight_optimizer: A `gdas_tf.optimizers.torch_sgd.SGD`, alone or in a LossScaleOptimizer: it
-                leaves alone the weights that were not sampled.
+                leaves alone the weights that were not sampled. With `unsampled="decayed"` any optimizer.
             architecture_optimizer: Any optimizer.
+
+        Raises:
+            UsageError: The weight optimizer is another one.
         """
+        if self.unsampled == "frozen":
+            masking_optimizer(weight_optimizer)
         super().compile(optimizer=weight_optimizer, jit_compile=False, **kwargs)
         self.architecture_optimizer = architecture_optimizer
 
@@ -135,19 +164,23 @@ class SearchModel(keras.Model):
                 metric.build(())
         self.built = True
 
-    def sample(self, number: int) -> tuple[Sample, Sample | None]:
-        """Samples of the normal and the reduction cell; `number` tells the samples of one step apart."""
+    def sample(self, number: int) -> tuple[Any, Any]:
+        """Samples of the normal and the reduction cell; `number` tells the samples of one step apart.
+
+        Returns:
+            For each kind of cell a sample or, with `sample_per="cell"`, a list of one for each of its cells;
+            None for a reduction cell that is fixed.
+        """
         with tf.device("CPU:0"):
             step = spared_from_search(tf.convert_to_tensor(self.step.value))
-            samples = [
-                sample(
-                    logits.value,
-                    self.temperature.value,
-                    tf.stack([tf.constant(self.seed, tf.int64), step * 4 + 2 * number + kind]),
-                    self.sampler,
-                )
-                for kind, logits in enumerate(self.logits)
-            ]
+            samples = []
+            for kind, logits in enumerate(self.logits):
+                seed = tf.stack([tf.constant(self.seed, tf.int64), step * 4 + 2 * number + kind])
+                arguments = (logits.value, self.temperature.value, seed, self.sampler)
+                if self.sample_per == "kind":
+                    samples.append(sample(*arguments))
+                else:
+                    samples.append(sample_each(*arguments, count=self.supernet.searched_cells(kind == 1)))
         return samples[0], samples[1] if len(samples) > 1 else None
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -176,10 +209,11 @@ class SearchModel(keras.Model):
             loss = _cross_entropy(labels, outputs)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        descent = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if isinstance(descent, SGD):
-            descent.masks = self.supernet.weight_masks(normal, reduction)
-        self.optimizer.apply(gradients, variables)
+        if self.unsampled == "frozen":
+            masks = self.supernet.weight_masks(normal, reduction)
+            apply_masked(self.optimizer, gradients, variables, masks)
+        else:
+            self.optimizer.apply(gradients, variables)
         self._record(labels, outputs, loss, "loss", "accuracy")
 
     def update_architecture(self, images: tf.Tensor, labels: tf.Tensor) -> None:
@@ -225,10 +259,10 @@ def search(
     """Search for a cell on the training images of a data set.
 
     The training images are cut into two disjoint halves, D_T for the weights and D_V for the architecture.
-    The learning rate of the weights falls as a cosine, step by step; the temperature linearly, epoch by
-    epoch. After each epoch the metrics (`search/metrics.jsonl`), all logits so far (`search/logits.npz`) and
-    a checkpoint are written. A search that was killed and resumed ends with the same weights and
-    architecture, bit for bit, on one machine.
+    The learning rate of the weights falls as a cosine, step by step or epoch by epoch; the temperature
+    linearly, epoch by epoch. After each epoch the metrics (`search/metrics.jsonl`), all logits so far
+    (`search/logits.npz`) and a checkpoint are written. A search that was killed and resumed ends with the
+    same weights and architecture, bit for bit, on one machine.
 
     Args:
         config: Configuration; `seed`, `data` (the augmentation) and `search` count here.
@@ -315,21 +349,30 @@ def build_search_model(config: Config, data: DataSet) -> SearchModel:
         mean=tuple(data.mean),
         variance=tuple(deviation**2 for deviation in data.std),
         jit_compile=settings.jit_compile,
+        pool_norm=settings.pool_norm,
         dtype=settings.precision,
         name="supernet",
     )
     return SearchModel(
-        supernet, settings.sampler, settings.architecture_weight_decay, config.seed, name="search"
+        supernet,
+        settings.sampler,
+        settings.architecture_weight_decay,
+        config.seed,
+        settings.sample_per,
+        settings.unsampled,
+        name="search",
     )
 
 
 def _weight_optimizer(settings: SearchConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    schedule = keras.optimizers.schedules.CosineDecay(
+    schedule = cosine_schedule(
         settings.weight_learning_rate,
-        decay_steps=settings.epochs * steps_per_epoch,
-        alpha=settings.weight_learning_rate_end / settings.weight_learning_rate,
+        settings.weight_learning_rate_end,
+        settings.epochs,
+        steps_per_epoch,
+        settings.weight_schedule,
     )
-    optimizer = SGD(schedule, settings.momentum, settings.weight_decay, settings.clip_norm)
+    optimizer = SGD(schedule, settings.momentum, settings.weight_decay, settings.clip_norm, settings.nesterov)
     return _loss_scaled(optimizer, settings)
 
 
