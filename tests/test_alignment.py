@@ -18,9 +18,9 @@ from gdas_tf.networks.derived import build_network
 from gdas_tf.spaces.base import OPERATIONS, SearchSpace
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.spaces.macro import stack
-from gdas_tf.strategies.sampling import Sample
 from gdas_tf.supernet.cells import FixedReductionCell
 from gdas_tf.supernet.network import Supernet
+from gdas_tf.supernet.paths import Sampled
 
 Norm = Callable[[tf.Tensor], tf.Tensor]
 
@@ -127,7 +127,7 @@ def test_supernet(size: tuple[int, int], fixed: bool) -> None:
     net.build((4, *size, 3))
     generator = np.random.default_rng(2)
     indices = [generator.permutation(np.arange(14) % 12) for _ in range(2)]
-    samples = [Sample(tf.constant(i, tf.int32), tf.zeros((14, 12)), tf.ones(14)) for i in indices]
+    samples = [Sampled(tf.constant(i, tf.int32), tf.zeros((14, 12)), tf.ones(14)) for i in indices]
     images = tf.random.stateless_uniform((4, *size, 3), [1, 2])
     outputs = net(images, samples[0], None if fixed else samples[1], update="weights")
 

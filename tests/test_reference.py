@@ -13,9 +13,9 @@ import tensorflow as tf
 from gdas_tf.numerics import primitives
 from gdas_tf.operations import candidates as operations
 from gdas_tf.spaces.base import SearchSpace
-from gdas_tf.strategies.sampling import Sample
 from gdas_tf.supernet import cells, mixed, reference
 from gdas_tf.supernet.network import Supernet
+from gdas_tf.supernet.paths import Sampled
 
 BOUND = 1e-5
 """Largest accepted difference, as a share of the largest entry of the reference's tensor.
@@ -61,7 +61,7 @@ def _differences(
         indices = [np.roll(index, i) for index, n in zip(indices, counts, strict=True) for i in range(n)]
     gates = [tf.ones(len(index)) for index in indices]
     samples: list[Any] = [
-        Sample(tf.constant(index, tf.int32), tf.zeros((len(index), 1)), gate)
+        Sampled(tf.constant(index, tf.int32), tf.zeros((len(index), 1)), gate)
         for index, gate in zip(indices, gates, strict=True)
     ]
     if per_cell:

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from gdas_tf.errors import UsageError
 from gdas_tf.strategies.sampling import (
-    Sample,
     entropy,
     gumbel_noise,
     most_probable,
@@ -21,6 +20,7 @@ from gdas_tf.strategies.sampling import (
     sample_gumbel,
     temperature,
 )
+from gdas_tf.supernet.paths import Sampled
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "sampling.npz")
 LOGITS, NOISE = (tf.constant(GOLDEN[name], tf.float32) for name in ("logits", "noise"))
@@ -78,7 +78,7 @@ def test_samples_of_every_cell(sampler: str) -> None:
     seed = tf.constant([3, 4], tf.int64)
     draw = sample_gumbel if sampler == "gumbel" else sample_direct
 
-    def total(samples: list[Sample]) -> tf.Tensor:
+    def total(samples: list[Sampled]) -> tf.Tensor:
         return tf.add_n([(i + 1) * tf.reduce_sum(s.gate * tf.range(14.0)) for i, s in enumerate(samples)])
 
     with tf.GradientTape(persistent=True) as tape:

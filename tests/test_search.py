@@ -15,14 +15,15 @@ from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.operations.candidates import CandidateOperation
 from gdas_tf.optimizers.flat_sgd import FlatSGD
-from gdas_tf.optimizers.torch_sgd import SGD, apply_masked, cosine_schedule
+from gdas_tf.optimizers.schedules import cosine_schedule
+from gdas_tf.optimizers.torch_sgd import SGD, apply_masked
 from gdas_tf.runs.run import Run
 from gdas_tf.runtime import graphs_as_written
 from gdas_tf.spaces.base import SearchSpace
-from gdas_tf.strategies.sampling import Sample
 from gdas_tf.supernet.cells import FixedReductionCell
 from gdas_tf.supernet.mixed import MixedOperation
 from gdas_tf.supernet.network import Supernet
+from gdas_tf.supernet.paths import Sampled
 from gdas_tf.training.search import SearchModel, build_search_model, search
 
 SPACE = SearchSpace.named("gdas")
@@ -206,11 +207,11 @@ def test_every_case_comes_after_the_reference_variable() -> None:
     assert after.issuperset(cases)
 
 
-def _sample_of_each_cell(model: SearchModel, number: int) -> list[Sample]:
+def _sample_of_each_cell(model: SearchModel, number: int) -> list[Sampled]:
     drawn = {}
     for reduction, samples in zip((False, True), model.sample(number), strict=True):
         count = model.supernet.searched_cells(reduction)
-        drawn[reduction] = iter([samples] * count if isinstance(samples, Sample) else samples)
+        drawn[reduction] = iter([samples] * count if isinstance(samples, Sampled) else samples)
     return [next(drawn[cell.reduction]) for cell in model.supernet.cells]
 
 
@@ -260,7 +261,7 @@ def test_whole_supernet_descends_along_its_gradient() -> None:
     x, y = _batch(3)
     edges = len(model.supernet.space.edges)
     index = tf.constant([2, 4, 6, 3, 5][:edges])
-    fixed = Sample(index, tf.zeros((edges, 8)), tf.ones(edges))
+    fixed = Sampled(index, tf.zeros((edges, 8)), tf.ones(edges))
     kernels = model.supernet.cells[1].mixed[0].kernels
 
     @tf.function(autograph=False)

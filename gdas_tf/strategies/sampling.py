@@ -6,27 +6,14 @@ Equations (3) to (5) of Dong & Yang, "Searching for A Robust Neural Architecture
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import tensorflow as tf
 
 from gdas_tf.errors import UsageError
+from gdas_tf.supernet.paths import Sampled
 
 Sampler = Literal["gumbel", "direct"]
-
-
-class Sample(NamedTuple):
-    """One operation for each of E edges.
-
-    index: int32 [E], the operation sampled.
-    soft: float32 [E, K], the relaxed distribution that the gradient goes through.
-    gate: float32 [E], the straight-through weight h[index]: one in the forward pass, with the gradient of
-        soft[index]. Multiplying by it changes nothing, so the supernet only uses its gradient.
-    """
-
-    index: tf.Tensor
-    soft: tf.Tensor
-    gate: tf.Tensor
 
 
 def gumbel_noise(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
@@ -35,7 +22,7 @@ def gumbel_noise(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
     return -tf.math.log(-tf.math.log(u))
 
 
-def sample_gumbel(logits: tf.Tensor, temperature: tf.Tensor | float, noise: tf.Tensor) -> Sample:
+def sample_gumbel(logits: tf.Tensor, temperature: tf.Tensor | float, noise: tf.Tensor) -> Sampled:
     """The Gumbel-softmax sample, equations (3) and (4).
 
     Args:
@@ -47,7 +34,7 @@ def sample_gumbel(logits: tf.Tensor, temperature: tf.Tensor | float, noise: tf.T
     return _straight_through(tf.argmax(soft, -1, output_type=tf.int32), soft)
 
 
-def sample_direct(logits: tf.Tensor, temperature: tf.Tensor | float, noise: tf.Tensor) -> Sample:
+def sample_direct(logits: tf.Tensor, temperature: tf.Tensor | float, noise: tf.Tensor) -> Sampled:
     """A sample of softmax(logits / tau) itself, equation (5); the noise does not enter the gradient.
 
     The largest of log-probabilities plus Gumbel noise has just that distribution.
@@ -57,20 +44,20 @@ def sample_direct(logits: tf.Tensor, temperature: tf.Tensor | float, noise: tf.T
     return _straight_through(index, soft)
 
 
-def _straight_through(index: tf.Tensor, soft: tf.Tensor) -> Sample:
+def _straight_through(index: tf.Tensor, soft: tf.Tensor) -> Sampled:
     chosen = tf.one_hot(index, soft.shape[-1])
 
     @tf.custom_gradient
     def gate(x: tf.Tensor):
         return tf.ones(x.shape[:-1]), lambda gradient: gradient[..., None] * chosen
 
-    return Sample(tf.stop_gradient(index), soft, gate(soft))
+    return Sampled(tf.stop_gradient(index), soft, gate(soft))
 
 
 def sample(
     logits: tf.Tensor, temperature: tf.Tensor | float, seed: tf.Tensor, sampler: Sampler = "gumbel"
-) -> Sample:
-    """Sample one operation for each edge.
+) -> Sampled:
+    """Sampled one operation for each edge.
 
     Args:
         logits: float32 [E, K].
@@ -95,7 +82,7 @@ def sample_each(
     seed: tf.Tensor,
     sampler: Sampler = "gumbel",
     count: int = 1,
-) -> list[Sample]:
+) -> list[Sampled]:
     """`count` samples that do not depend on each other, one for every cell of a kind.
 
     The authors' code of 2019 samples so; the paper, AutoDL-2020 and the seed study let all cells of a kind
@@ -106,10 +93,10 @@ def sample_each(
         count: Number of samples.
     """
     drawn = sample(tf.broadcast_to(logits, (count, *logits.shape)), temperature, seed, sampler)
-    return [Sample(*parts) for parts in zip(*(tf.unstack(values) for values in drawn), strict=True)]
+    return [Sampled(*parts) for parts in zip(*(tf.unstack(values) for values in drawn), strict=True)]
 
 
-def most_probable(logits: tf.Tensor) -> Sample:
+def most_probable(logits: tf.Tensor) -> Sampled:
     """The operation of the largest logit on each edge, without chance."""
     return _straight_through(tf.argmax(logits, -1, output_type=tf.int32), tf.nn.softmax(logits))
 

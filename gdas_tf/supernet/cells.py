@@ -27,19 +27,19 @@ from gdas_tf.numerics.primitives import (
 )
 from gdas_tf.operations.candidates import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
 from gdas_tf.spaces.base import SearchSpace
-from gdas_tf.strategies.sampling import Sample
 from gdas_tf.supernet.mixed import MixedOperation
+from gdas_tf.supernet.paths import Sampled
 
 
 class Choice(NamedTuple):
-    """A sample, its indices taken apart into scalars once a pass for all cells of a kind: see `Sample`."""
+    """A sample, its indices taken apart into scalars once a pass for all cells of a kind: see `Sampled`."""
 
     index: tf.Tensor
     indices: list[tf.Tensor]
     gate: tf.Tensor
 
     @classmethod
-    def of(cls, sample: Sample) -> Choice:
+    def of(cls, sample: Sampled) -> Choice:
         # The choice is made where the branches are dispatched, on the host. The gates only matter to the
         # backward pass: on a GPU their gradients are gathered there, and come back as one tensor.
         with tf.device("CPU:0"):

@@ -344,7 +344,7 @@ class MixedOperation(keras.layers.Layer):
         update: Update,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Gradient of `forward` by x, and by the edge's kernels [P] or, for the architecture, by the gate of
-        the sampled operation, a scalar (`Sample.gate`)."""
+        the sampled operation, a scalar (`Sampled.gate`)."""
         edge = self._edge(x)
         inputs = [dy, x, kernels, *moments]
         dx, dparameter = _case(index, inputs, [edge.dtype, tf.float32], backward_branches(edge, update))

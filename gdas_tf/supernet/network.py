@@ -15,15 +15,15 @@ from gdas_tf.numerics.primitives import convolution, relu
 from gdas_tf.operations.candidates import FanInUniform, Shape, Update
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.macro import stack
-from gdas_tf.strategies.sampling import Sample
 from gdas_tf.supernet.cells import BatchNorm, Choice, FixedReductionCell, SearchedCell, SupernetLayer
+from gdas_tf.supernet.paths import Sampled
 
 
 def _each(
-    given: Sample | Sequence[Sample] | None, make: Callable[[Sample], Any] = lambda s: s
+    given: Sampled | Sequence[Sampled] | None, make: Callable[[Sampled], Any] = lambda s: s
 ) -> Iterator[Any]:
     """What `make` makes of the sample of each cell of a kind: of one that all share, it is made once."""
-    if isinstance(given, Sample):
+    if isinstance(given, Sampled):
         return itertools.repeat(make(given))
     return iter([make(sample) for sample in given or ()])
 
@@ -115,8 +115,8 @@ class Supernet(SupernetLayer):
     def call(
         self,
         inputs: tf.Tensor,
-        normal: Sample | Sequence[Sample],
-        reduction: Sample | Sequence[Sample] | None = None,
+        normal: Sampled | Sequence[Sampled],
+        reduction: Sampled | Sequence[Sampled] | None = None,
         update: Update | None = None,
     ) -> tf.Tensor:
         """Logits [B, classes] of images, with the operations that were sampled.
@@ -143,7 +143,7 @@ class Supernet(SupernetLayer):
         return self.dense(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]))
 
     def weight_masks(
-        self, normal: Sample | Sequence[Sample], reduction: Sample | Sequence[Sample] | None
+        self, normal: Sampled | Sequence[Sampled], reduction: Sampled | Sequence[Sampled] | None
     ) -> list[tf.Tensor | None]:
         """Which weights were sampled: for each of `trainable_variables` a bool tensor of its shape, or None
         for one that every pass uses. Samples as of `call`."""

@@ -14,9 +14,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from gdas_tf.strategies.sampling import Sample
 from gdas_tf.supernet.cells import FixedReductionCell, SearchedCell
 from gdas_tf.supernet.network import Supernet
+from gdas_tf.supernet.paths import Sampled
 
 Kernels = Sequence[tf.Tensor]
 
@@ -36,7 +36,7 @@ def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None)
     x = _norm(_convolution(x, _wide(net.stem)), net.stem_norm)
     states = [x, x]
     samples = {
-        kind: itertools.repeat(given) if isinstance(given, Sample) else iter(given or ())
+        kind: itertools.repeat(given) if isinstance(given, Sampled) else iter(given or ())
         for kind, given in ((False, normal), (True, reduction))
     }
     for cell in net.cells:
@@ -52,7 +52,7 @@ def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None)
     return x @ _wide(net.dense.kernel) + _wide(net.dense.bias)
 
 
-def _searched(cell: SearchedCell, states: list[tf.Tensor], sample: Sample) -> tf.Tensor:
+def _searched(cell: SearchedCell, states: list[tf.Tensor], sample: Sampled) -> tf.Tensor:
     for edges in cell.nodes:
         terms = []
         for number, source, group, row in edges:

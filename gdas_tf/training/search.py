@@ -13,7 +13,8 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.files import atomic_path
 from gdas_tf.keras_backend import keras
-from gdas_tf.optimizers.torch_sgd import SGD, apply_masked, cosine_schedule, masking_optimizer
+from gdas_tf.optimizers.schedules import cosine_schedule
+from gdas_tf.optimizers.torch_sgd import SGD, apply_masked, masking_optimizer
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.runtime import graphs_as_written, spared_from_search
 from gdas_tf.strategies.sampling import (
