@@ -30,10 +30,10 @@ GENOTYPE = Genotype.from_text(
 )
 
 
-def make(genotype: Genotype) -> keras.Model:
+def make(genotype: Genotype, shape: tuple[int, int, int] = SHAPE) -> keras.Model:
     """A network of 5 channels, which is no multiple of anything, with batch norms that do something."""
     model = build_network(
-        genotype, SHAPE, len(CLASSES), channels=6, cells=1, mean=(0.5,) * 3, std=(0.3,) * 3, seed=0
+        genotype, shape, len(CLASSES), channels=6, cells=1, mean=(0.5,) * 3, std=(0.3,) * 3, seed=0
     )
     random = np.random.default_rng(1)
     for layer in model.layers:
@@ -99,6 +99,21 @@ def test_prepared_for_int8_computes_the_same(floats: onnx.ModelProto, images: np
     for item in prepared.graph.initializer:
         if item.name.endswith("kernel") and len(item.dims) == 4:
             assert item.dims[0] % quantization.CHANNELS == 0
+
+
+@pytest.mark.parametrize("size", [(13, 13), (13, 12), (12, 11)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_prepared_for_int8_joins_reductions_of_any_size(size: tuple[int, int]) -> None:
+    model = make(GENOTYPE, (*size, 3))
+    floats = to_onnx(model, describe(model, CLASSES, GENOTYPE))
+    prepared = prepare(floats)
+    images = np.random.default_rng(3).random((4, *size, 3), np.float32)
+    np.testing.assert_allclose(run(prepared, images), run(floats, images), atol=1e-5)
+    reductions = [
+        node for node in prepared.graph.node if node.op_type == "Conv" and node.name.endswith("concat")
+    ]
+    # skip_connect in both reduction cells, and the input of each cell that comes after one.
+    assert len(reductions) == sum(layer.name.endswith("_first") for layer in model.layers)
+    assert not any("picked" in node.name for node in prepared.graph.node)
 
 
 def test_grouped_convolutions_become_dense() -> None:
