@@ -124,30 +124,57 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
 def _join_reduction(graph: Graph, node: onnx.NodeProto) -> None:
     if node.op_type != "Concat" or len(node.input) != 2:
         return
-    even, odd = (graph.producer(name) for name in node.input)
+    branches = [graph.producer(name) for name in node.input]
     if any(
-        item is None or item.op_type != "Conv" or not graph.feeds_only(item.output[0], node)
-        for item in (even, odd)
+        branch is None
+        or branch.op_type != "Conv"
+        or not graph.feeds_only(branch.output[0], node)
+        or graph.constants[branch.input[1]].shape[2:] != (1, 1)
+        for branch in branches
     ):
         return
-    picked = graph.producer(odd.input[0])
-    if picked is None or picked.op_type != "Conv" or picked.input[0] != even.input[0]:
+    seen = [_pixels_seen(graph, branch) for branch in branches]
+    if None in seen or seen[0][0] != seen[1][0] or seen[0][1] == seen[1][1]:
         return
-    pick, options = graph.constants[picked.input[1]], attributes(picked)
-    alike = attributes(even).get("strides") == options.get("strides") == [2, 2]
-    weights = [graph.constants[item.input[1]] for item in (even, odd)]
-    if not alike or any(weight.shape[2:] != (1, 1) for weight in weights) or pick.shape[1:] != (1, 2, 2):
-        return
-    weight = np.zeros((sum(len(item) for item in weights), weights[0].shape[1], 2, 2), np.float32)
-    weight[: len(weights[0]), :, 0, 0] = weights[0][:, :, 0, 0]
-    weight[len(weights[0]) :, :, 1, 1] = weights[1][:, :, 0, 0]
-    biases = [_bias(graph, item) for item in (even, odd)]
+    weights = [graph.constants[branch.input[1]] for branch in branches]
+    weight = np.zeros((sum(map(len, weights)), weights[0].shape[1], 2, 2), np.float32)
+    start = 0
+    for part, (_, (row, column), _) in zip(weights, seen, strict=True):
+        weight[start : start + len(part), :, row, column] = part[:, :, 0, 0]
+        start += len(part)
     names = [
         graph.constant(weight, f"{node.output[0]}.kernel"),
-        graph.constant(np.concatenate(biases), f"{node.output[0]}.bias"),
+        graph.constant(
+            np.concatenate([_bias(graph, branch) for branch in branches]), f"{node.output[0]}.bias"
+        ),
     ]
-    options = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": options.get("pads", [0] * 4)}
-    graph.replace(node, "Conv", [even.input[0], *names], **options)
+    pads = [max(sides) for sides in zip(*(pads for _, _, pads in seen), strict=True)]
+    options = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": pads}
+    graph.replace(node, "Conv", [seen[0][0], *names], **options)
+
+
+def _pixels_seen(graph: Graph, branch: onnx.NodeProto) -> tuple[str, tuple[int, int], list[int]] | None:
+    """Returns of a 1x1 convolution its image, which pixel (row, column) of each 2x2 block it sees, and
+    the padding; None of another one than a branch of a factorized reduction.
+
+    It has stride 2 itself, or follows a depthwise convolution of stride 2 that picks the pixels.
+    """
+    picked = graph.producer(branch.input[0])
+    pick = graph.constants.get(picked.input[1]) if picked is not None and picked.op_type == "Conv" else None
+    strides = attributes(branch).get("strides", [1, 1])
+    if strides == [2, 2]:
+        return branch.input[0], (0, 0), attributes(branch).get("pads", [0] * 4)
+    if pick is None or strides != [1, 1] or attributes(picked).get("strides") != [2, 2]:
+        return None
+    row, column = (size - 1 for size in pick.shape[2:])
+    if (
+        pick.shape[1] != 1
+        or max(row, column) > 1
+        or np.any(pick.sum((2, 3)) != 1)
+        or np.any(pick[..., row, column] != 1)
+    ):
+        return None
+    return picked.input[0], (row, column), attributes(picked).get("pads", [0] * 4)
 
 
 def _bias(graph: Graph, node: onnx.NodeProto) -> np.ndarray:

@@ -33,14 +33,14 @@ GENOTYPE = Genotype.from_text(
 )
 
 
-def make(genotype: Genotype, head_norm: bool = False) -> keras.Model:
+def make(genotype: Genotype, shape: tuple[int, int, int] = SHAPE, head_norm: bool = False) -> keras.Model:
     """A network of 6 channels, which is no multiple of 8, with batch norms that do something.
 
     Its weights are He's: untrained, those of PyTorch would let all images have the same probabilities.
     """
     model = build_network(
         genotype,
-        SHAPE,
+        shape,
         len(CLASSES),
         channels=6,
         cells=1,
@@ -130,6 +130,21 @@ def test_prepared_for_int8_computes_the_same(floats: onnx.ModelProto, images: np
             assert item.dims[0] % quantization.CHANNELS == 0
 
 
+@pytest.mark.parametrize("size", [(13, 13), (13, 12), (12, 11)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_prepared_for_int8_joins_reductions_of_any_size(size: tuple[int, int]) -> None:
+    model = make(GENOTYPE, (*size, 3))
+    floats = to_onnx(model, describe(model, CLASSES, GENOTYPE))
+    prepared = prepare(floats)
+    images = np.random.default_rng(3).random((4, *size, 3), np.float32)
+    np.testing.assert_allclose(run(prepared, images), run(floats, images), atol=1e-5)
+    reductions = [
+        node for node in prepared.graph.node if node.op_type == "Conv" and node.name.endswith("concat")
+    ]
+    # skip_connect in both reduction cells, and the input of each cell that comes after one.
+    assert len(reductions) == sum(layer.name.endswith("_first") for layer in model.layers)
+    assert not any("picked" in node.name for node in prepared.graph.node)
+
+
 def test_grouped_convolutions_become_dense() -> None:
     fixed = Genotype(GENOTYPES["GDAS_V1"].normal, None)
     model = make(fixed)
@@ -148,7 +163,7 @@ def test_grouped_convolutions_become_dense() -> None:
 def test_int8_computes_in_8_bits_throughout(
     head_norm: bool, transposes: int, images: np.ndarray, tmp_path: Path
 ) -> None:
-    model = make(GENOTYPE, head_norm)
+    model = make(GENOTYPE, head_norm=head_norm)
     floats = to_onnx(model, describe(model, CLASSES, GENOTYPE))
     quantized = quantize(floats, images)
     assert quantized.method in quantized.agreement

@@ -306,7 +306,7 @@ def test_learning_rate_by_step_and_by_epoch() -> None:
         assert float(by_step(step)) == pytest.approx(
             0.1 + 0.1 * (1 + np.cos(np.pi * step / 20)) / 2, rel=1e-5
         )
-    again = retraining.EpochSchedule.from_config(by_epoch.get_config())
+    again = type(by_epoch).from_config(by_epoch.get_config())
     assert float(again(7)) == float(by_epoch(7))
 
 

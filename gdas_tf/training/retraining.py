@@ -17,6 +17,7 @@ from gdas_tf.networks.derived import build_network, copy_weights
 from gdas_tf.networks.fast_layers import DropPath
 from gdas_tf.networks.model_file import save_model
 from gdas_tf.optimizers.flat_sgd import FlatSGD
+from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.training.callbacks import EpochRecord
 
@@ -81,27 +82,6 @@ class RetrainingModel(keras.Model):
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
-class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Holds a schedule still within each epoch, as PyTorch's schedulers that are stepped once an epoch do.
-
-    Args:
-        schedule: of steps.
-        steps_per_epoch: steps of an epoch; all take the value of the first of them.
-    """
-
-    def __init__(
-        self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps_per_epoch: int
-    ) -> None:
-        self.schedule, self.steps_per_epoch = schedule, steps_per_epoch
-
-    def __call__(self, step: Any) -> tf.Tensor:
-        step = tf.cast(step, tf.int64)
-        return self.schedule(step - step % self.steps_per_epoch)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"schedule": self.schedule, "steps_per_epoch": self.steps_per_epoch}
-
-
 def retrain(
     config: Config,
     data: DataSet,
@@ -248,12 +228,8 @@ def network_options(config: Config, data: DataSet) -> dict[str, Any]:
 def _learning_rate(
     settings: RetrainConfig, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    cosine = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate,
-        decay_steps=settings.epochs * steps_per_epoch,
-        alpha=settings.learning_rate_end / settings.learning_rate,
-    )
-    return EpochSchedule(cosine, steps_per_epoch) if settings.schedule == "epoch" else cosine
+    start, end = settings.learning_rate, settings.learning_rate_end
+    return cosine_schedule(start, end, settings.epochs, steps_per_epoch, settings.schedule)
 
 
 def _optimizer(
