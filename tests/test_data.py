@@ -112,6 +112,15 @@ def test_test_fraction(digits: DataSet) -> None:
     assert "between 0 and 1" in error_of("digits", test_fraction=1.0)
 
 
+def test_what_programs_use_is_found_in_the_package() -> None:
+    import gdas_tf.data
+
+    assert gdas_tf.data.load_dataset is load_dataset
+    assert (gdas_tf.data.DataSet, gdas_tf.data.Split) == (DataSet, Split)
+    with pytest.raises(ImportError, match="cannot import name 'read_dataset'"):
+        from gdas_tf.data import read_dataset  # noqa: F401
+
+
 def test_importing_is_light() -> None:
     code = (
         "import sys, gdas_tf.data.dataset, gdas_tf.data.augmentation\n"

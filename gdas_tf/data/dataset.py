@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gdas_tf.data.identity import DataIdentity, Draw, image_hashes, images_digest
-from gdas_tf.data.sources.opening import by, open_source
+from gdas_tf.data.sources.opening import open_source
 from gdas_tf.data.store import read_source
+from gdas_tf.data.wording import by
 from gdas_tf.errors import UsageError
 
 if TYPE_CHECKING:

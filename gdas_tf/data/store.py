@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from gdas_tf.data.sources.opening import Part, Source
+from gdas_tf.data.sources.base import Part, Source
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import atomic_path, writing
 from gdas_tf.user_files import user_path

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from gdas_tf.data.images import read_file, read_header
 from gdas_tf.data.picture_files import Found, PictureFinder, accepted, merged
+from gdas_tf.data.sources.base import Batches, Part, Source
 from gdas_tf.data.sources.folder_layout import Layout, check_beside, find_layout, meet_all
-from gdas_tf.data.sources.opening import Batches, Part, Source, by, listing
+from gdas_tf.data.wording import by, listing
 from gdas_tf.errors import UsageError
 from gdas_tf.machine import cores
 from gdas_tf.notes import note

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gdas_tf.data.images import PictureError, open_picture, read_header, to_array
-from gdas_tf.data.sources.opening import Batches, Part, Source, by, listing, seen_from
+from gdas_tf.data.sources.base import Batches, Part, Source
+from gdas_tf.data.wording import by, listing, one_line, seen_from
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.user_files import user_path
 
@@ -187,8 +188,8 @@ class _Reader:
             raise UsageError(f"data set {self.name}: an image has {error}") from error
         except Exception as error:  # of TensorFlow or Pillow, of many kinds
             raise UsageError(
-                f"data set {self.name}: the files in {self.builder.data_path} are damaged ({_line(error)}); "
-                "remove that folder and prepare the set again"
+                f"data set {self.name}: the files in {self.builder.data_path} are damaged "
+                f"({one_line(error)}); remove that folder and prepare the set again"
             ) from error
 
 
@@ -224,7 +225,7 @@ def _builder(name: str, folder: Path | None) -> Any:
     except Exception as error:  # damaged metadata: JSON, protocol buffers, missing keys
         raise UsageError(
             f"data set {name}: what is prepared under {folder or 'the default folder'} is damaged "
-            f"({_line(error)}); remove it "
+            f"({one_line(error)}); remove it "
             "and prepare the set again"
         ) from error
     try:
@@ -239,7 +240,7 @@ def _builder(name: str, folder: Path | None) -> Any:
                 f"data set {base}: found the configuration {configuration!r}; accepted: "
                 f"{listing(list(known), 10) or 'none'}"
             ) from error
-        reason = re.sub('^Failed to construct dataset .*?}": ', "", _line(error))
+        reason = re.sub('^Failed to construct dataset .*?}": ', "", one_line(error))
         raise UsageError(f"data set {name}: TFDS cannot make it: {reason}") from error
     _features(name, builder.info)  # before anything is downloaded
     _download(name, builder)
@@ -320,8 +321,8 @@ def _download(name: str, builder: Any) -> None:
         builder.download_and_prepare()
     except Exception as error:  # network, checksum, disk, files to fetch by hand: each has its own
         raise RunError(
-            f"data set {name}: it is not prepared under {place} and could not be prepared: {_line(error)}; "
-            f"{hint}"
+            f"data set {name}: it is not prepared under {place} and could not be prepared: "
+            f"{one_line(error)}; {hint}"
         ) from error
 
 
@@ -355,8 +356,3 @@ def _fingerprint(builder: Any) -> str:
     files = sorted(path for path in Path(builder.data_path).iterdir() if path.is_file())
     about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return json.dumps([builder.info.full_name, about])
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}…"
