@@ -157,7 +157,7 @@ def _verified_accuracies(run: Run) -> dict[str, dict[str, Any]]:
 
 def draw(job: Job) -> dict[str, Any]:
     """Draws the cells and the curves, as far as the run has come."""
-    from gdas_tf.drawing.cells import draw_retraining, draw_search
+    from gdas_tf.drawing.curves import draw_retraining, draw_search
 
     run = job.run
     pictures = []
