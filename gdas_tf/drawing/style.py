@@ -70,7 +70,14 @@ RESOLUTION = 200
 
 @contextlib.contextmanager
 def styled(path: str | Path) -> Iterator[None]:
-    """Sets the settings of all pictures, whatever the user's are, after a check of the file's suffix."""
+    """Gives a block the settings of all pictures in place of the user's settings of matplotlib.
+
+    Args:
+        path: the picture that is to be written.
+
+    Raises:
+        UsageError: its suffix is neither .png nor .svg.
+    """
     if Path(path).suffix not in (".png", ".svg"):
         raise UsageError(f"picture {path}: suffix is {Path(path).suffix!r}; accepted are .png, .svg")
     with matplotlib.style.context(["default", STYLE]):
@@ -78,13 +85,18 @@ def styled(path: str | Path) -> Iterator[None]:
 
 
 def save(figure: Figure, path: str | Path) -> None:
+    """Writes a figure to a file, without the date and the programs that made it.
+
+    Raises:
+        RunError: the disk is full or read-only.
+    """
     metadata = {"Software": None} if Path(path).suffix == ".png" else {"Date": None, "Creator": None}
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=RESOLUTION, metadata=metadata)
 
 
 def ink_on(color: str) -> str:
-    """White or dark, whichever is easier to read on a colour (WCAG contrast)."""
+    """Returns the colour of a text on a colour: white or dark, whichever has more contrast (WCAG)."""
     luminance = _luminance(color)
     return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / (_luminance(INK) + 0.05) else INK
 
@@ -97,7 +109,13 @@ def _luminance(color: str) -> float:
 
 @functools.cache
 def text_width(text: str, size: float, weight: str = "normal") -> float:
-    """Width of a text in points."""
+    """Returns the width of a text in points.
+
+    Args:
+        text: the text, in which matplotlib's formulas may stand.
+        size: the size of the type in points.
+        weight: "normal" or "bold".
+    """
     if not text:
         return 0.0
     with matplotlib.style.context(["default", STYLE]):
