@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from gdas_tf.data.sources.base import Source, from_arrays
-from gdas_tf.data.wording import by, listing, one_line, seen_from
+from gdas_tf.data.wording import by, listing, seen_from
 from gdas_tf.errors import UsageError
+from gdas_tf.user_files import read_npz
 
-_SAVE_BOTH = "write one by numpy.savez(file, images=…, labels=…)"
+_SAVE_BOTH = (
+    "write one by numpy.savez(file, images=…, labels=…), with images of one size and class_names of text"
+)
 
 
 def npz(path: Path, image_size: int | None, image_channels: int | None) -> Source:
@@ -23,7 +27,9 @@ def npz(path: Path, image_size: int | None, image_channels: int | None) -> Sourc
     Raises:
         UsageError: the file is damaged or holds something else; the line names the array.
     """
-    arrays = _read_npz(path)
+    if not os.path.isfile(path):
+        raise UsageError(f"data {path}: there is no such file{seen_from(path)}")
+    arrays = read_npz(path, f"data {path}", _SAVE_BOTH)
     keys = ("images", "labels") if "images" in arrays else ("x_train", "y_train")
     if not all(key in arrays for key in keys):
         found = ", ".join(arrays) or "nothing"
@@ -39,16 +45,14 @@ def npz(path: Path, image_size: int | None, image_channels: int | None) -> Sourc
         if test[0].shape[1:] != train[0].shape[1:] and not (image_size and image_channels):
             raise UsageError(
                 f"data {path}: images in x_train are {by(train[0].shape[1:])}, in x_test "
-                f"{by(test[0].shape[1:])}; "
-                "they must be equal"
+                f"{by(test[0].shape[1:])}; they must be equal"
             )
     names = _class_names(path, arrays.get("class_names"), keys[1], train[1])
     for key, labels in ((keys[1], train[1]), ("y_test", test[1] if test else None)):
         if labels is not None and labels.max() >= len(names):
             raise UsageError(
                 f"data {path}: {key} has the label {labels.max()}, but there are {len(names)} classes; "
-                "labels must be "
-                f"0 … {len(names) - 1}"
+                f"labels must be 0 … {len(names) - 1}"
             )
     counts = np.bincount(train[1], minlength=len(names))
     if len(names) < 2:
@@ -57,46 +61,6 @@ def npz(path: Path, image_size: int | None, image_channels: int | None) -> Sourc
     if empty:
         raise UsageError(f"data {path}: no training image of class {listing(empty)}; every class needs some")
     return from_arrays(path.stem, names, train, test, image_size, image_channels)
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of an .npz file by name.
-
-    Raises:
-        UsageError: there is none, or it is damaged or another kind of file.
-    """
-    where = f"data {path}: cannot read it as an .npz file: "
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(8)
-        if begin.startswith(b"\x93NUMPY"):
-            raise UsageError(f"{where}it is a single array, an .npy file by another name; {_SAVE_BOTH}")
-        if not begin.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # NumPy would take it for a pickle
-            raise UsageError(f"{where}it is no archive of arrays; {_SAVE_BOTH}")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {}
-            for name in file.files:
-                try:
-                    value = file[name]
-                except ValueError as error:
-                    # NumPy advises a switch that would let the file run code of its own.
-                    if "allow_pickle" in str(error):
-                        raise UsageError(
-                            f"{where}{name} holds Python objects, not numbers; images must all have one "
-                            "size, and class_names must be texts"
-                        ) from error
-                    raise
-                if isinstance(value, np.ndarray):  # else another file in the archive
-                    arrays[name] = value
-            return arrays
-    except FileNotFoundError as error:
-        raise UsageError(f"data {path}: there is no such file{seen_from(path)}") from error
-    except UsageError:
-        raise
-    except MemoryError as error:
-        raise UsageError(f"data {path}: its arrays need more memory than there is; use a folder") from error
-    except Exception as error:  # of the zip archive, its compression, or NumPy, each of many kinds
-        raise UsageError(f"{where}{one_line(error)}") from error
 
 
 def _checked(
@@ -132,8 +96,7 @@ def _checked(
     if labels.shape != (len(images),):
         raise UsageError(
             f"{where} has the shape {by(labels.shape) or 'of a single number'}; it must be [{len(images)}], "
-            "one label "
-            f"for each of {keys[0]}"
+            f"one label for each of {keys[0]}"
         )
     odd = ~np.isfinite(labels) | (labels != np.floor(labels)) if labels.dtype.kind == "f" else None
     if labels.dtype.kind not in "iuf" or (odd is not None and odd.any()):
