@@ -136,7 +136,7 @@ def _searched_parts(cell: Cell) -> tuple[list[_Part], list[Link]]:
 
 
 def _fixed_parts() -> tuple[list[_Part], list[Link]]:
-    """Boxes and links of the fixed reduction cell (Dong & Yang, CVPR 2019, figure 4)."""
+    """Boxes and links of the fixed reduction cell (FRC) of Dong & Yang (CVPR 2019)."""
     convolutions = (("conv_1x3", 1, "conv_3x3"), ("conv_3x1", 2, "conv_3x3"), ("conv_1x1", 3, "conv_1x1"))
     pooling = (("max_pool_3x3", 2, "max_pool_3x3"),)
     parts = [_Part("$c_{k{-}2}$", 0), _Part("$c_{k{-}1}$", 0)]
