@@ -15,6 +15,7 @@ from gdas_tf.cli.job import Job
 from gdas_tf.errors import UsageError
 from gdas_tf.files import read_json, write_json
 from gdas_tf.runs.run import Run
+from gdas_tf.user_files import read_npz
 
 if TYPE_CHECKING:
     import keras
@@ -157,7 +158,7 @@ def _verified_accuracies(run: Run) -> dict[str, dict[str, Any]]:
 
 def draw(job: Job) -> dict[str, Any]:
     """Draws the cells and the curves, as far as the run has come."""
-    from gdas_tf.drawing.cells import draw_retraining, draw_search
+    from gdas_tf.drawing.curves import draw_retraining, draw_search
 
     run = job.run
     pictures = []
@@ -277,15 +278,10 @@ def load_logits(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         UsageError: the file is missing or damaged.
     """
-    import numpy as np
-
     if not Path(path).is_file():
         raise UsageError(f"logits {path}: there is no such file")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("normal", "reduction") if name in file.files}
-    except Exception as error:  # zipfile, zlib and NumPy each have errors of their own
-        raise UsageError(f"logits {path}: damaged or not an .npz file ({error})") from error
+    found = read_npz(path, f"logits {path}", "gdas-tf search writes such files")
+    arrays = {name: found[name] for name in ("normal", "reduction") if name in found}
     if "normal" not in arrays:
         raise UsageError(f"logits {path}: it has no array `normal`; gdas-tf search writes such files")
     for name, values in arrays.items():

@@ -1,4 +1,4 @@
-"""Writing files whole, and JSON in and out.
+"""Writing files whole, JSON in and out, and what tells a run directory from other folders.
 
 All writing is atomic: a file is written beside its place and renamed, so that a process that is killed at
 any moment, or a disk that fills up, leaves what was there intact.
@@ -114,6 +114,11 @@ def read_json(path: str | Path) -> Any:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"damaged ({error})"
         raise UsageError(f"{path}: cannot read it: {reason}") from error
+
+
+def is_run_directory(path: str | Path) -> bool:
+    """Returns whether a path is a run directory, as `gdas_tf.runs.run` makes them: it has a configuration."""
+    return (Path(path) / "config.yaml").is_file()
 
 
 def _replace_directory(temporary: Path, path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gdas_tf.data.wording import by, listing
 from gdas_tf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def check_network_fits(record: DataRecord, data: DataSet, owner: str) -> None:
         gone = [name for name in old.class_names if name not in new.class_names]
         added = [name for name in new.class_names if name not in old.class_names]
         changes = [
-            f"class {names[0]} is {what}" if len(names) == 1 else f"classes {_listing(names)} are {what}"
+            f"class {names[0]} is {what}" if len(names) == 1 else f"classes {listing(names)} are {what}"
             for names, what in ((gone, "gone"), (added, "new"))
             if names
         ]
@@ -199,8 +200,8 @@ def check_network_fits(record: DataRecord, data: DataSet, owner: str) -> None:
         )
     if old.image_shape != new.image_shape:
         raise UsageError(
-            f"data {data.name}: its images are {_by(new.image_shape)}; {owner} was made on images of "
-            f"{_by(old.image_shape)}; read them with the same data.image_size and data.image_channels"
+            f"data {data.name}: its images are {by(new.image_shape)}; {owner} was made on images of "
+            f"{by(old.image_shape)}; read them with the same data.image_size and data.image_channels"
         )
 
 
@@ -322,12 +323,3 @@ def onnx_identity(path: str | Path) -> DataIdentity | None:
     except Exception:  # protobuf and the operating system each have errors of their own
         return None
     return identity_from_metadata({item.key: item.value for item in model.metadata_props})
-
-
-def _listing(names: list[str], most: int = 3) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gdas_tf.data.images import suffixes
-from gdas_tf.data.sources.opening import listing
+from gdas_tf.data.wording import listing
 from gdas_tf.errors import UsageError
-from gdas_tf.runs.run import is_run_directory
+from gdas_tf.files import is_run_directory
 
 _SYSTEM_FOLDERS = frozenset(
     {

@@ -317,7 +317,7 @@ class _Builder:
         return states[2:]
 
     def fixed_reduction(self, before: Any, last: Any, name: str) -> list[Any]:
-        """The fixed reduction cell (figure 4 of the paper): of each input a convolution and a max pooling."""
+        """The fixed reduction cell (FRC) of Dong & Yang (CVPR 2019): two branches of each input."""
         outputs = [
             operation(self, x, 2, f"{name}_{label}{i}")
             for label, operation in (("conv", _fixed_convolution), ("max_pool", _fixed_pooling))

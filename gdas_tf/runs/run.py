@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from gdas_tf.config.sections import Config, differences
 from gdas_tf.errors import UsageError
-from gdas_tf.files import TEMPORARY, atomic_path, atomic_write, plain, read_json, remove, write_json, writing
+from gdas_tf.files import (
+    TEMPORARY,
+    atomic_path,
+    atomic_write,
+    is_run_directory,
+    plain,
+    read_json,
+    remove,
+    write_json,
+    writing,
+)
 from gdas_tf.former import completed, former_config
 from gdas_tf.machine import cores, processor
 
@@ -303,11 +313,6 @@ class Run:
             owner = path.name.removeprefix(TEMPORARY).split("-")[0]
             if owner.isdigit() and not psutil.pid_exists(int(owner)):
                 remove(path)
-
-
-def is_run_directory(path: str | Path) -> bool:
-    """Returns whether there is a run directory at a path."""
-    return (Path(path) / "config.yaml").is_file()
 
 
 def versions() -> dict[str, Any]:

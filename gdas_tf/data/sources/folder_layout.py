@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gdas_tf.data.picture_files import PictureFinder, seen
-from gdas_tf.data.sources.opening import listing
+from gdas_tf.data.wording import listing
 from gdas_tf.errors import UsageError
 from gdas_tf.notes import note
 
