@@ -226,17 +226,17 @@ def load_plugins(arguments: Sequence[str]) -> None:
     given, others = parser.parse_known_args(arguments)
     directories = [given.run_dir, *(item for item in others if not item.startswith("-"))]
     files = [os.path.join(item, "config.yaml") for item in directories if item]
-    found = [given.plugins]
+    found = {"--plugins": given.plugins}
     for file in [given.config, *files]:
         if file and os.path.isfile(file):
             # What is wrong with the file itself is said where it is read for its values.
             with contextlib.suppress(UsageError):
-                found.append(read_values(file).get("plugins"))
-    try:
-        for value in filter(None, found):
-            plugins.load(_PLUGINS.parse(value))
-    except UsageError as error:
-        parser.exit(2, f"gdas-tf: error: {error}\n")
+                found[f"configuration file {file}"] = read_values(file).get("plugins")
+    for place, value in found.items():
+        try:
+            plugins.load(_PLUGINS.parse(value) if value else ())
+        except UsageError as error:
+            parser.exit(2, f"gdas-tf: error: {place}: {error}\n")
 
 
 _PLUGINS = next(option for option in options(None) if option.name == "plugins")

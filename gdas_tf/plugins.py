@@ -37,13 +37,14 @@ def load(paths: Iterable[str | Path]) -> tuple[str, ...]:
 
 def _load(path: Path) -> Path:
     path = path.absolute()
-    key = path.resolve()
-    if key in _LOADED:
-        return path
     try:
+        key = path.resolve()
+        if key in _LOADED:
+            return path
         source = key.read_bytes()
-    except OSError as error:
-        raise UsageError(f"plugin {path}: cannot read it: {error.strerror}; name a Python file") from error
+    except (OSError, ValueError) as error:  # the latter of a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"plugin {path}: cannot read it: {reason}; name a Python file") from error
     # Classes of the file find their module by its name, as dataclasses and pickle do.
     module = types.ModuleType(f"gdas_tf_plugin_{len(_LOADED)}_{path.stem}")
     module.__file__ = str(key)

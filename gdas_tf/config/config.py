@@ -75,7 +75,10 @@ class Config(BaseModel):
     @classmethod
     def _load_plugins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         # The fields after this one may hold names that the files register.
-        return plugins.load(value)
+        try:
+            return plugins.load(value)
+        except UsageError as error:
+            raise UsageError(str(error).removeprefix("plugin ")) from error
 
     @model_validator(mode="after")
     def _take_section(self) -> Config:
@@ -204,7 +207,8 @@ class Config(BaseModel):
 
 
 def _strategy_sections() -> dict[str, type[BaseModel]]:
-    return strategy_sections(taken=Config.model_fields)
+    found = strategy_sections(taken={*dir(Config), *Config.model_fields})
+    return {name: section for name, section in found.items() if section not in SECTIONS.values()}
 
 
 def options(*sections: str | None) -> tuple[Option, ...]:

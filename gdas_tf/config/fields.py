@@ -38,7 +38,7 @@ class Metavar:
 
 @dataclass(frozen=True)
 class Before:
-    """The value that runs had before the field was there, where it is not the default (gdas_tf.config.former)."""
+    """The value that runs had before the field was there, if not the default (gdas_tf.config.former)."""
 
     value: Any
 
