@@ -38,6 +38,7 @@ setup(
         "pillow>=10.3",
         "matplotlib>=3.9,<4",
         "pyyaml>=6,<7",
+        "pydantic>=2.7,<3",
         "filelock>=3.13,<4",
         "tqdm>=4.66,<5",
         "psutil>=5.9",

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gdas_tf import __version__
-from gdas_tf.cli.options import HelpFormatter, Parser
+from gdas_tf.cli.options import HelpFormatter, Parser, load_plugins
 from gdas_tf.cli.surroundings import own_surroundings, printing_anything
 from gdas_tf.errors import DivergedError, RunError, UsageError
 from gdas_tf.runs.run import is_run_directory
@@ -73,6 +73,7 @@ def _run(arguments: list[str]) -> int:
     command = next((item for item in arguments if not item.startswith("-")), None)
     try:
         module = importlib.import_module(f"gdas_tf.cli.{command}") if command in COMMANDS else None
+        load_plugins(arguments)
         args = _parser(module).parse_args(arguments)
     except SystemExit as end:  # argparse ends --help and bad options this way
         return int(end.code or 0)

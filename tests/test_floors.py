@@ -16,7 +16,18 @@ ROOTS = {"gdas_tf": "gdas_tf", "cli": "gdas_tf.cli", "export": "gdas_tf.export"}
 """Folders of the checkout, by the package that each installs as (setup.py)."""
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "notes", "files", "user_files", "registry", "machine", "keras_backend", "runtime", "numerics"),
+    (
+        "errors",
+        "notes",
+        "files",
+        "user_files",
+        "registry",
+        "plugins",
+        "machine",
+        "keras_backend",
+        "runtime",
+        "numerics",
+    ),
     ("operations", "optimizers"),
     ("spaces", "data"),
     ("supernet", "networks", "drawing"),

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdas_tf.config.sections import Config, differences
+from gdas_tf.config.config import Config, differences
+from gdas_tf.config.former import completed, former_config
 from gdas_tf.errors import UsageError
 from gdas_tf.files import (
     TEMPORARY,
@@ -26,6 +27,7 @@ from gdas_tf.files import (
     writing,
 )
 from gdas_tf.former import completed, former_config
+from gdas_tf.files import TEMPORARY, atomic_path, atomic_write, plain, read_json, remove, write_json, writing
 from gdas_tf.machine import cores, processor
 
 if TYPE_CHECKING:
@@ -286,6 +288,8 @@ class Run:
         """Returns all that the outcome of a stage depends on, as nested dictionaries."""
         values = (config or self.config).to_dict()
         result = {"seed": values["seed"], **{name: values[name] for name in _STAGE_SECTIONS[stage]}}
+        if stage == "search" and (strategy := values["search"]["strategy"]) in values:
+            result[strategy] = values[strategy]
         for name in ("data_dir", "cache_dir"):  # the same data may be moved elsewhere
             del result["data"][name]
         genotype = self.file("genotype.json")
