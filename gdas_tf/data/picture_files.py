@@ -16,7 +16,7 @@ from pathlib import Path
 from gdas_tf.data.images import suffixes
 from gdas_tf.data.sources.opening import listing
 from gdas_tf.errors import UsageError
-from gdas_tf.runs.run import is_run_directory
+from gdas_tf.files import is_run_directory
 
 _SYSTEM_FOLDERS = frozenset(
     {
