@@ -336,7 +336,7 @@ def test_model_alone_is_measured_on_what_was_held_out_from_it(place, gdas):
         assert result["loss"] == of_run["loss"] and result["accuracy"] == of_run["accuracy"]
     for command, given in (("evaluate", ["--seed", "0"]), ("export", ["--data-test-fraction", "0.3"])):
         line = refused(gdas(command, "r/model.keras", "--data", "d", *given, "--accept-changed-data"))
-        assert "which were drawn with seed 1 and data.test_fraction 0.2" in line
+        assert "which were drawn with seed 1 and --data-test-fraction 0.2" in line
     Path("mine.yaml").write_text("seed: 0\n")
     assert "seed 1" in refused(gdas("evaluate", "r/model.keras", "--data", "d", "--config", "mine.yaml"))
 
@@ -398,7 +398,7 @@ def test_model_of_others_is_measured_with_a_warning(place, gdas):
     code, out, err = gdas("evaluate", "foreign.keras", "--data", "d", "--json")
     assert code == 0 and json.loads(out)["images"] == 10
     assert "model foreign.keras does not say what data it was made on" in err
-    assert "drawn with seed 0 and data.test_fraction 0.2" in err
+    assert "drawn with seed 0 and --data-test-fraction 0.2" in err
 
 
 # --- run directories of older versions, and damaged ones --------------------------------------------------

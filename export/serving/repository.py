@@ -64,7 +64,7 @@ def find_models(arguments: Sequence[str]) -> list[ModelFile]:
 
 def _expand(argument: str) -> Iterable[tuple[str, int | None, Path, Path | None]]:
     """Yields name, version (None: not given), file and run directory of the models of an argument."""
-    from gdas_tf.runs.run import is_run_directory
+    from gdas_tf.files import is_run_directory
 
     match = _SPECIFICATION.fullmatch(argument)
     if match is None:
@@ -103,7 +103,8 @@ def model_path(path: str | Path) -> Path:
     Raises:
         UsageError: there is none.
     """
-    from gdas_tf.runs.run import Run, is_run_directory
+    from gdas_tf.files import is_run_directory
+    from gdas_tf.runs.run import Run
 
     path = Path(path)
     if is_run_directory(path):
