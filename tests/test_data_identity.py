@@ -462,3 +462,20 @@ def test_change_in_words():
         "it has 3 training and 2 test images, it had 4 and 2"
     )
     assert "as many images" in describe_change(carried, made_up([1, 2, 3, 9], [5, 6], Draw(0, 0.5)))
+
+
+# --- a path that is relative ------------------------------------------------------------------------------
+
+
+def test_relative_data_from_another_folder(place, gdas, monkeypatch):
+    made_in = Path.cwd()
+    Path("r/versions.json").write_text(json.dumps({"made_in": str(made_in), "commands": []}))
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    line = refused(gdas("evaluate", "../r"))
+    assert "data d: there is no such file or folder in the current folder" in line
+    assert f"relative to where run directory ../r was made, {made_in}; go on with it there" in line
+    Path("../r/versions.json").unlink()  # of an older version: nobody knows where it was made
+    assert "was made" not in refused(gdas("evaluate", "../r"))
+    Path("d").symlink_to(made_in / "d")
+    assert gdas("evaluate", "../r")[0] == 0

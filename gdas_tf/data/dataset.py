@@ -164,8 +164,7 @@ def load_dataset(
     if min(source.image_shape[:2]) < MIN_IMAGE_SIZE:
         raise UsageError(
             f"data {name}: its images are {by(source.image_shape[:2])} pixels; at least "
-            f"{MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE} are "
-            "needed; enlarge them by --data-image-size"
+            f"{MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE} are needed; enlarge them by data.image_size"
         )
     held_out = None
     if source.test is None:
@@ -173,7 +172,7 @@ def load_dataset(
         if not held_out.any():
             raise UsageError(
                 f"data {name}: {test_fraction:g} of {source.train.count} images is not one test image; "
-                "raise --data-test-fraction"
+                "raise data.test_fraction"
             )
     train, test = (Split(*arrays) for arrays in read_source(source, held_out, cache_dir))
     for part in (train, test):
@@ -181,8 +180,7 @@ def load_dataset(
         if wrong.size:
             raise UsageError(
                 f"data {name}: found the label {part.labels[wrong[0]]}; the {len(source.class_names)} "
-                "classes have the labels "
-                f"0 … {len(source.class_names) - 1}"
+                f"classes have the labels 0 … {len(source.class_names) - 1}"
             )
     mean, std = _statistics(train.images)
     draw = Draw(seed, test_fraction) if source.test is None else None

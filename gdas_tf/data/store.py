@@ -168,8 +168,8 @@ def _write_cache(
     if free < size + _MARGIN:
         raise RunError(
             f"data {source.name}: its images take {size / 2**30:.1f} GiB, but {folder.parent} has "
-            f"{free / 2**30:.1f} GiB "
-            "free; choose another folder by --data-cache-dir or smaller images by --data-image-size"
+            f"{free / 2**30:.1f} GiB free; choose another folder by data.cache_dir or smaller images by "
+            "data.image_size"
         )
     with atomic_path(folder) as temporary:
         temporary.mkdir()

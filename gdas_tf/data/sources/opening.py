@@ -135,16 +135,14 @@ def npz(path: Path, image_size: int | None, image_channels: int | None) -> Sourc
         if test[0].shape[1:] != train[0].shape[1:] and not (image_size and image_channels):
             raise UsageError(
                 f"data {path}: images in x_train are {by(train[0].shape[1:])}, in x_test "
-                f"{by(test[0].shape[1:])}; "
-                "they must be equal"
+                f"{by(test[0].shape[1:])}; they must be equal"
             )
     names = _class_names(path, arrays.get("class_names"), keys[1], train[1])
     for key, labels in ((keys[1], train[1]), ("y_test", test[1] if test else None)):
         if labels is not None and labels.max() >= len(names):
             raise UsageError(
                 f"data {path}: {key} has the label {labels.max()}, but there are {len(names)} classes; "
-                "labels must be "
-                f"0 … {len(names) - 1}"
+                f"labels must be 0 … {len(names) - 1}"
             )
     counts = np.bincount(train[1], minlength=len(names))
     if len(names) < 2:
@@ -293,8 +291,7 @@ def _checked(
     if labels.shape != (len(images),):
         raise UsageError(
             f"{where} has the shape {by(labels.shape) or 'of a single number'}; it must be [{len(images)}], "
-            "one label "
-            f"for each of {keys[0]}"
+            f"one label for each of {keys[0]}"
         )
     odd = ~np.isfinite(labels) | (labels != np.floor(labels)) if labels.dtype.kind == "f" else None
     if labels.dtype.kind not in "iuf" or (odd is not None and odd.any()):

@@ -133,10 +133,8 @@ class _Reader:
                     if image.shape != wanted:
                         raise UsageError(
                             f"data set {self.name}: images of unequal size: the first one has {by(size)} "
-                            "pixels "
-                            f"(height x width), number {number} of {split} has {by(image.shape[:2])}; "
-                            "resize all "
-                            "by --data-image-size"
+                            f"pixels (height x width), number {number} of {split} has "
+                            f"{by(image.shape[:2])}; resize all by data.image_size"
                         )
                 count += len(images)
                 yield np.stack(images), labels
@@ -224,8 +222,7 @@ def _builder(name: str, folder: Path | None) -> Any:
     except Exception as error:  # damaged metadata: JSON, protocol buffers, missing keys
         raise UsageError(
             f"data set {name}: what is prepared under {folder or 'the default folder'} is damaged "
-            f"({_line(error)}); remove it "
-            "and prepare the set again"
+            f"({_line(error)}); remove it and prepare the set again"
         ) from error
     try:
         builder = tfds.builder(name, **options)
@@ -276,8 +273,7 @@ def _features(name: str, info: Any) -> tuple[str, str]:
         found = listing([f"{key}: {type(feature).__name__}" for key, feature in features.items()], 6)
         raise UsageError(
             f"data set {name}: found {found or type(info.features).__name__}; an image-classification set "
-            "has one Image and "
-            "one ClassLabel"
+            "has one Image and one ClassLabel"
         )
     if features[images[0]].np_dtype != np.uint8:
         raise UsageError(
@@ -309,7 +305,7 @@ def _splits(name: str, builder: Any, reader: _Reader) -> tuple[str, str | None]:
 
 def _download(name: str, builder: Any) -> None:
     place = f"{builder.data_path.parent}"
-    hint = "prepare it on a machine that can, and name its folder by --data-dir"
+    hint = "prepare it on a machine that can, and name its folder by data.data_dir"
     unreachable = _unreachable_hosts(builder)
     if unreachable:
         raise RunError(
