@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILES: dict[str, str] = {
     "config.yaml": "resolved configuration",
-    "versions.json": "versions of the programs, the machine, the folder and the command lines",
+    "versions.json": "versions of the programs, the machine, command lines, the folder that paths count from",
     "data.json": "the data: classes, number of images, fingerprints of the training and the test images",
     "data.npz": "fingerprint of every training and test image",
     "search/metrics.jsonl": "metrics of the search, one line per epoch",
