@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.checks import check_before_start
 from gdas_tf.cli.console import duration, print_result, table
 from gdas_tf.cli.job import new_job
 
@@ -35,11 +35,9 @@ def main(args: argparse.Namespace) -> int:
     """Searches."""
     if options.print_config(args):
         return 0
-    from gdas_tf.cli import stages
-
     with new_job(args) as job:
-        check_before_start(job, [] if job.run.finished("search") else ["search"])
-        result = stages.search(job)
+        pipeline.check_before_start(job, [] if job.run.finished("search") else ["search"])
+        result = pipeline.run_search(job)
     directory = str(job.run.path)
     entropy = result["normal_entropy"]
     rows: list[tuple[str, str] | None] = [

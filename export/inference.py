@@ -388,7 +388,9 @@ def _image_shape(
         layout = "nchw" if axes[0] in (1, 3) and axes[2] not in (1, 3) else "nhwc"
         told_otherwise = "image_shape" in metadata or options.assumed_shape is not None
         if axes[0] not in (1, 3) and axes[2] not in (1, 3) and not told_otherwise:
-            raise UsageError(f"cannot tell the layout of input axes {axes}; give --layout nchw or nhwc")
+            raise UsageError(
+                f"cannot tell the layout of input axes {axes}; give InputOptions.layout, nchw or nhwc"
+            )
     height, width, channels = axes if layout == "nhwc" else (*axes[1:], axes[0])
     told = _json(metadata, "image_shape")
     if isinstance(told, list) and len(told) == 3 and all(isinstance(axis, int) and axis > 0 for axis in told):
@@ -398,7 +400,9 @@ def _image_shape(
     if options.image_size is not None:
         if (height, width) != options.image_size and None not in (height, width):
             raise UsageError(
-                "--image-size: found {}x{}; the file takes {}x{}".format(*options.image_size, height, width)
+                "InputOptions.image_size: found {}x{}; the file takes {}x{}".format(
+                    *options.image_size, height, width
+                )
             )
         height, width = options.image_size
     channels = channels or options.image_channels
@@ -408,9 +412,11 @@ def _image_shape(
             for own, assumed in zip((height, width, channels), options.assumed_shape, strict=True)
         )
     if height is None or width is None:
-        raise UsageError("it takes images of any size; give --image-size HEIGHTxWIDTH")
+        raise UsageError("it takes images of any size; give InputOptions.image_size, height and width")
     if channels is None:
-        raise UsageError("it doesn't say how many channels it takes; give --image-channels 1 or 3")
+        raise UsageError(
+            "it doesn't say how many channels it takes; give InputOptions.image_channels, 1 or 3"
+        )
     if channels not in (1, 3):
         raise UsageError(f"it takes images of {channels} channels; accepted are 1 (grey) and 3 (colour)")
     return (height, width, channels), layout

@@ -27,8 +27,8 @@ TEMPORARY = ".tmp-"
 def writing(path: Path) -> Iterator[None]:
     """Turns errors of the disk met inside into a `RunError` that names the file and the reason."""
     reasons = {
-        errno.ENOSPC: "no space left on the disk; free some and go on with --resume",
-        errno.EDQUOT: "the disk quota is used up; free some space and go on with --resume",
+        errno.ENOSPC: "no space left on the disk; free some",
+        errno.EDQUOT: "the disk quota is used up; free some space",
         errno.EROFS: "the disk is read-only; choose another place",
         errno.EACCES: "permission denied; choose another place",
         errno.EPERM: "permission denied; choose another place",
@@ -131,6 +131,7 @@ def _replace_directory(temporary: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it, as far as it can be removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -276,7 +276,9 @@ def _counting_together(processes: int) -> Any:
             ignore_cleanup_errors=True,
         )
     except OSError as error:
-        raise RunError(f"the processes cannot share their counts: {error}; or use --processes 1") from error
+        raise RunError(
+            f"the processes cannot share their counts: {error}; or give 1 as ServerSettings.processes"
+        ) from error
     with folder as path:
         os.environ[FOLDER_VARIABLE] = path
         try:
