@@ -376,3 +376,17 @@ def test_no_global_state_of_matplotlib_is_used():
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "False"
+
+
+@pytest.mark.parametrize("reduction", ["conv1@0/conv3@1+conv1@0", "fixed"])
+def test_cells_of_one_input_that_give_their_last_node(tmp_path: Path, reduction: str):
+    genotype = Genotype.from_text(
+        f"inputs=1 output=last normal=conv1@0/conv3@1+conv1@0 reduction={reduction}"
+    )
+    for cell in ("normal", "reduction"):
+        draw_cell(genotype, cell, tmp_path / f"{cell}.svg")
+    parts, links = drawing._searched_parts(genotype.normal, 1, "last")
+    assert [part.text for part in parts[:3]] == ["$c_{k{-}1}$", "$0$", "$1$"]
+    assert [link.source for link in links if link.target == len(parts) - 1] == [2]
+    parts, links = drawing._fixed_parts(1)
+    assert sum(link.target == len(parts) - 1 for link in links) == 2

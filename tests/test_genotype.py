@@ -11,7 +11,8 @@ import pytest
 
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.spaces.base import OPERATIONS, SearchSpace
-from gdas_tf.spaces.genotype import GENOTYPES, SHORT_NAMES, Edge, Genotype, random_genotype
+from gdas_tf.spaces.genotype import GENOTYPES, Edge, Genotype, random_genotype
+from gdas_tf.spaces.notation import SHORT_NAMES
 
 CELL = [[("sep_conv_3x3", 0), ("skip_connect", 1)], [("max_pool_3x3", 1), ("sep_conv_5x5", 2)]]
 EVERY = [
@@ -103,7 +104,42 @@ def test_published_genotypes():
         genotype.check_fits(SearchSpace())
 
 
-@pytest.mark.parametrize("genotype", EVERY, ids=lambda genotype: genotype.name)
+OTHERS = [
+    Genotype(CELL, None, "last", output="last"),
+    Genotype([[("conv_1x1", 0)], [("none", 0), ("conv_3x3", 1)]], None, "one", inputs=1),
+    Genotype([[("conv_1x1", 0)]], [[("none", 0)]], "both", inputs=1, output="last"),
+]
+
+
+def test_cells_of_one_input_and_the_last_node_as_output():
+    one, both = OTHERS[1:]
+    assert one.to_text() == "name=one inputs=1 normal=conv1@0/none@0+conv3@1 reduction=fixed"
+    assert both.to_text() == "name=both inputs=1 output=last normal=conv1@0 reduction=none@0"
+    assert list(both.to_json()) == ["name", "inputs", "output", "normal", "reduction"]
+    plain = Genotype(CELL, None)
+    for other in (Genotype(CELL, None, output="last"), Genotype([[("skip_connect", 0)]], None, inputs=1)):
+        assert other != plain and hash(other) != hash(plain)
+    with pytest.raises(UsageError, match=r"node 0, edge 0: input 1 .* 0 to 0 \(0 is c_{k-1}, 1 \+ j is node"):
+        Genotype.from_text("inputs=1 normal=conv1@1 reduction=fixed")
+    with pytest.raises(UsageError, match="node 0: found 1 edge; accepted are 2, as other nodes have 2"):
+        Genotype.from_text("normal=conv1@1/conv1@1+conv1@0 reduction=fixed")
+
+
+@pytest.mark.parametrize("inputs", [0, 3, "x", True, 1.0, None])
+def test_bad_numbers_of_inputs(inputs: object):
+    with pytest.raises(UsageError, match="genotype: inputs is .*; accepted are 1 and 2"):
+        Genotype(CELL, None, inputs=inputs)
+    with pytest.raises(UsageError, match="genotype: inputs is .*; accepted are 1 and 2"):
+        Genotype.from_text(f"inputs={'1.0' if inputs else inputs} normal=skip@0 reduction=fixed")
+
+
+@pytest.mark.parametrize("output", ["first", "", None, 3, ["last"]])
+def test_bad_outputs(output: object):
+    with pytest.raises(UsageError, match="genotype: output is .*; accepted are concatenation, last"):
+        Genotype(CELL, None, output=output)
+
+
+@pytest.mark.parametrize("genotype", [*EVERY, *OTHERS], ids=lambda genotype: genotype.name)
 def test_round_trips(genotype: Genotype, tmp_path: Path):
     text = genotype.to_text()
     assert len(text.splitlines()) == 1
@@ -222,7 +258,7 @@ def test_bad_names(name: object):
         ({"normal": CELL, "reduction": "fix"}, "reduction cell: found 'fix'"),
         (
             {"normal": CELL, "reduction": "fixed", "reduce": []},
-            "unknown key 'reduce'; accepted are name, normal",
+            "unknown key 'reduce'; accepted are name, inputs, output, normal",
         ),
         ({"normal": CELL, "reduction": "fixed", "name": 3}, "name is 3"),
     ],
@@ -368,3 +404,49 @@ def test_random_genotypes_are_uniform():
         assert len(counts) == classes
         expected = counts.total() / classes
         assert all(abs(count - expected) < 0.12 * expected for count in counts.values())
+
+
+ONE_INPUT = SearchSpace(
+    ("none", "conv_1x1", "conv_3x3"), 3, name="mine", inputs=1, keep="all", output="last", reduction=False
+)
+
+
+def test_random_genotypes_of_other_spaces():
+    for seed in range(30):
+        genotype = random_genotype(ONE_INPUT, seed, allow_none=True)
+        genotype.check_fits(ONE_INPUT)
+        assert [[edge.input for edge in node] for node in genotype.normal] == [[0], [0, 1], [0, 1, 2]]
+        assert (genotype.inputs, genotype.output, genotype.reduction) == (1, "last", None)
+        assert Genotype.from_text(genotype.to_text()) == genotype
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("normal=conv1@0/conv1@0/conv1@0 reduction=fixed", "inputs is 2; the search space mine has 1"),
+        (
+            "inputs=1 normal=conv1@0 reduction=fixed",
+            "output is concatenation; the search space mine has last",
+        ),
+        ("inputs=1 output=last normal=conv1@0 reduction=fixed", "normal cell: found 1 node; .* has 3"),
+        (
+            "inputs=1 output=last normal=conv1@0/conv1@0/conv1@0 reduction=conv1@0/conv1@0/conv1@0",
+            "found a reduction cell; the search space mine has none",
+        ),
+        (
+            "inputs=1 output=last normal=conv1@0/conv1@0/conv1@0 reduction=fixed",
+            "normal cell, node 1: found inputs 0; the search space keeps each of 0 to 1 once",
+        ),
+        (
+            "inputs=1 output=last normal=conv1@0/conv1@0+conv1@1/conv1@0+none@1+none@1 reduction=fixed",
+            "normal cell, node 2: found inputs 0, 1, 1; the search space keeps each of 0 to 2 once",
+        ),
+        (
+            "inputs=1 output=last normal=conv1@0/conv1@0+conv1@1/conv1@0+none@1+skip@2 reduction=fixed",
+            "node 2, edge 2: skip_connect is not in the search space",
+        ),
+    ],
+)
+def test_what_does_not_fit_a_space_of_one_input(text: str, message: str):
+    with pytest.raises(UsageError, match=message):
+        Genotype.from_text(text).check_fits(ONE_INPUT)

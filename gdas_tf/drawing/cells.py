@@ -14,7 +14,6 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from gdas_tf.drawing import layout as cell_layout
 from gdas_tf.drawing.layout import Item, Layout, Link
 from gdas_tf.drawing.style import FAINT, INK, MUTED, OPERATION_COLORS, ink_on, save, styled, text_width
-from gdas_tf.spaces.base import CELL_INPUTS
 from gdas_tf.spaces.genotype import Cell, Genotype
 
 _BOX = "#eef1f5"
@@ -90,12 +89,12 @@ def _cell_figure(genotype: Genotype, cell: Literal["normal", "reduction"]) -> Fi
     title = f"{cell.capitalize()} cell" if genotype.name is None else f"{genotype.name}, {cell} cell"
     note = ""
     if cell == "normal":
-        parts, links = _searched_parts(genotype.normal)
+        parts, links = _searched_parts(genotype.normal, genotype.inputs, genotype.output)
     elif genotype.reduction is not None:
-        parts, links = _searched_parts(genotype.reduction)
-        note = "stride 2 on the edges from $c_{k{-}2}$ and $c_{k{-}1}$"
+        parts, links = _searched_parts(genotype.reduction, genotype.inputs, genotype.output)
+        note = f"stride 2 on the edges from {' and '.join(_INPUTS[-genotype.inputs :])}"
     else:
-        parts, links = _fixed_parts()
+        parts, links = _fixed_parts(genotype.inputs)
         note = "fixed; each branch has stride 2"
     layout = _place_parts(parts, links)
 
@@ -118,31 +117,41 @@ def _cell_figure(genotype: Genotype, cell: Literal["normal", "reduction"]) -> Fi
     return figure
 
 
-def _searched_parts(cell: Cell) -> tuple[list[_Part], list[Link]]:
+_INPUTS = ("$c_{k{-}2}$", "$c_{k{-}1}$")
+
+
+def _input_parts(inputs: int) -> list[_Part]:
+    return [_Part(name, 0) for name in _INPUTS[-inputs:]]
+
+
+def _searched_parts(
+    cell: Cell, inputs: int = 2, output: str = "concatenation"
+) -> tuple[list[_Part], list[Link]]:
     """Boxes and links of a cell: nodes in even columns by depth, the operations just before their nodes."""
-    depths = [0, 0]
+    depths = [0] * inputs
     for node in cell:
         depths.append(1 + max(depths[edge.input] for edge in node))
-    parts = [_Part("$c_{k{-}2}$", 0), _Part("$c_{k{-}1}$", 0)]
-    parts += [_Part(f"${i}$", 2 * depth) for i, depth in enumerate(depths[CELL_INPUTS:])]
+    parts = _input_parts(inputs)
+    parts += [_Part(f"${i}$", 2 * depth) for i, depth in enumerate(depths[inputs:])]
     links = []
-    for number, node in enumerate(cell, start=CELL_INPUTS):
+    for number, node in enumerate(cell, start=inputs):
         for edge in node:
             links += [Link(edge.input, len(parts)), Link(len(parts), number)]
             parts.append(_Part(edge.operation, 2 * depths[number] - 1, OPERATION_COLORS[edge.operation]))
-    links += [Link(number, len(parts)) for number in range(CELL_INPUTS, len(depths))]
+    joined = range(inputs, len(depths)) if output == "concatenation" else [len(depths) - 1]
+    links += [Link(number, len(parts)) for number in joined]
     parts.append(_Part("$c_{k}$", 2 * max(depths) + 1))
     return parts, links
 
 
-def _fixed_parts() -> tuple[list[_Part], list[Link]]:
+def _fixed_parts(inputs: int = 2) -> tuple[list[_Part], list[Link]]:
     """Boxes and links of the fixed reduction cell (FRC) of Dong & Yang (CVPR 2019)."""
     convolutions = (("conv_1x3", 1, "conv_3x3"), ("conv_3x1", 2, "conv_3x3"), ("conv_1x1", 3, "conv_1x1"))
     pooling = (("max_pool_3x3", 2, "max_pool_3x3"),)
-    parts = [_Part("$c_{k{-}2}$", 0), _Part("$c_{k{-}1}$", 0)]
+    parts = _input_parts(inputs)
     links, nodes = [], []
     for branch in (convolutions, pooling):
-        for source in range(CELL_INPUTS):
+        for source in range(inputs):
             last = source
             for text, column, color in branch:
                 links.append(Link(last, len(parts)))

@@ -1,4 +1,4 @@
-"""The genotype: operations and edges of the derived cells, as JSON and as short text; the published ones."""
+"""The genotype: operations and edges of the derived cells, as JSON and as short text."""
 
 from __future__ import annotations
 
@@ -11,35 +11,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gdas_tf.errors import UsageError
-from gdas_tf.spaces.base import CELL_INPUTS, OPERATIONS, SearchSpace
+from gdas_tf.spaces.base import INPUTS, OPERATIONS, OUTPUTS, Output, SearchSpace
+from gdas_tf.spaces.notation import ABOUT, FIXED, KEYS, cell_from_text, cell_to_text, show, words
+from gdas_tf.spaces.published import CELLS, RETIRED
 from gdas_tf.user_files import parse_json, read_text
 
-SHORT_NAMES: dict[str, str] = {
-    "none": "none",
-    "skip_connect": "skip",
-    "sep_conv_3x3": "sep3",
-    "sep_conv_5x5": "sep5",
-    "dil_conv_3x3": "dil3",
-    "dil_conv_5x5": "dil5",
-    "avg_pool_3x3": "avg3",
-    "max_pool_3x3": "max3",
-    "sep_conv_7x7": "sep7",
-    "dil_conv_7x7": "dil7",
-    "conv_1x1": "conv1",
-    "conv_3x3": "conv3",
-}
-"""The name of every operation in the short text notation."""
-
-FIXED = "fixed"
 SUFFIXES = (".json", ".txt")
-NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
-
-_RETIRED = {
-    "GDAS_V1_FRC": "this name is no longer used, as it was mistaken for the paper's GDAS (FRC); that is "
-    "GDAS_F1, and what GDAS_V1_FRC stood for, the normal cell of GDAS_V1 with the fixed reduction cell, is "
-    "GDAS_GF"
-}
-_LONG_NAMES = {short: name for name, short in SHORT_NAMES.items()} | {name: name for name in OPERATIONS}
 _NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
@@ -48,7 +25,8 @@ class Edge(NamedTuple):
 
     Attributes:
         operation: one of `gdas_tf.spaces.base.OPERATIONS`.
-        input: 0 is c_{k-2}, 1 is c_{k-1} (the outputs of the two cells before), 2 + j is node j.
+        input: in a cell of two inputs 0 is c_{k-2}, 1 is c_{k-1} (the outputs of the two cells before),
+            2 + j is node j; in a cell of one input 0 is c_{k-1}, 1 + j is node j.
     """
 
     operation: str
@@ -63,15 +41,18 @@ Cell = tuple[tuple[Edge, ...], ...]
 class Genotype:
     """The normal and the reduction cell of a network; immutable, hashable, valid.
 
-    A node is the sum of its edges' outputs, a cell's output the concatenation of its nodes. Every node has
-    equally many edges, except for the first ones, which may have as many as there are inputs to them. A node
-    may take one input on several edges; each edge then has its own operation with its own weights. Two
-    genotypes with the same cells are equal, whatever their names.
+    A node is the sum of its edges' outputs, a cell's output the concatenation of its nodes, or the last one.
+    Every node has equally many edges, except for the first ones, which may have as many as there are inputs
+    to them. A node may take one input on several edges; each edge then has its own operation with its own
+    weights. Two genotypes with the same cells are equal, whatever their names.
 
     Args:
         normal: the normal cell; lists and (operation, input) pairs are accepted and converted.
         reduction: the reduction cell, or None for the fixed reduction cell.
         name: letters, digits and `_.+-`, or None.
+        inputs: number of inputs of each cell: 2, the outputs of the two cells before, or 1, that of the cell
+            before.
+        output: what a cell gives: "concatenation" of its nodes, or its "last" node.
 
     Raises:
         UsageError: the cells are not valid; the message names the place.
@@ -88,13 +69,25 @@ class Genotype:
     normal: Cell
     reduction: Cell | None
     name: str | None = dataclasses.field(default=None, compare=False)
+    inputs: int = 2
+    output: Output = "concatenation"
 
     def __post_init__(self) -> None:
+        if self.inputs not in INPUTS or isinstance(self.inputs, bool | float):
+            raise UsageError(
+                f"genotype: inputs is {show(self.inputs)}; accepted are {' and '.join(map(str, INPUTS))}, "
+                "the number of cells before whose outputs a cell takes"
+            )
+        if self.output not in OUTPUTS:
+            raise UsageError(
+                f"genotype: output is {show(self.output)}; accepted are {', '.join(OUTPUTS)} (what a cell "
+                "makes of its nodes)"
+            )
         if self.name is not None and not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
             raise UsageError(f"genotype: name is {self.name!r}; accepted are letters, digits and _.+-")
-        object.__setattr__(self, "normal", _to_cell(self.normal, "normal cell"))
+        object.__setattr__(self, "normal", _to_cell(self.normal, self.inputs, "normal cell"))
         if self.reduction is not None:
-            object.__setattr__(self, "reduction", _to_cell(self.reduction, "reduction cell"))
+            object.__setattr__(self, "reduction", _to_cell(self.reduction, self.inputs, "reduction cell"))
             if len(self.reduction) != len(self.normal):
                 raise UsageError(
                     f"genotype: reduction cell: found {_count(len(self.reduction), 'node')}; the normal cell "
@@ -120,35 +113,35 @@ class Genotype:
             UsageError: it has other operations, or other numbers of nodes or edges; the message names the
                 first place.
         """
+        for field in ("inputs", "output"):
+            if getattr(self, field) != getattr(space, field):
+                raise UsageError(
+                    f"genotype: {field} is {getattr(self, field)}; the search space {space.name} has "
+                    f"{getattr(space, field)}"
+                )
         if len(self.normal) != space.nodes:
             raise UsageError(
                 f"genotype: normal cell: found {_count(len(self.normal), 'node')}; the search space has "
                 f"{space.nodes}"
             )
+        if self.reduction is not None and not space.reduction:
+            raise UsageError(
+                f"genotype: found a reduction cell; the search space {space.name} has none, so that "
+                f"reduction={FIXED} is accepted"
+            )
         for name, cell in self.cells.items():
             for number, node in enumerate(cell):
-                wanted = min(space.inputs_per_node, CELL_INPUTS + number)
-                # Where a node takes one input several times, it may have more edges than inputs.
-                if len(node) not in (wanted, space.inputs_per_node):
-                    raise UsageError(
-                        f"genotype: {name} cell, node {number}: found {_count(len(node), 'edge')}; the "
-                        f"search space has {wanted}"
-                    )
-                for position, edge in enumerate(node):
-                    if edge.operation not in space.operations:
-                        raise UsageError(
-                            f"genotype: {name} cell, node {number}, edge {position}: {edge.operation} is not "
-                            f"in the search space; accepted are {', '.join(space.operations)}"
-                        )
+                _check_node(node, number, f"genotype: {name} cell, node {number}", space)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `json.dumps` takes: `normal` and `reduction` as lists of nodes of [operation, input].
 
-        A fixed reduction cell is the string "fixed"; `name` is there only if there is one.
+        A fixed reduction cell is the string "fixed"; `name` is there only if there is one, `inputs` and
+        `output` only if they are not 2 and "concatenation".
         """
         cells: dict[str, Any] = {"normal": _to_lists(self.normal)}
         cells["reduction"] = FIXED if self.reduction is None else _to_lists(self.reduction)
-        return cells if self.name is None else {"name": self.name} | cells
+        return self._about() | cells
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | str) -> Genotype:
@@ -164,29 +157,31 @@ class Genotype:
                 raise UsageError(f"genotype: {error}") from error
         if not isinstance(value, Mapping):
             raise UsageError(
-                f"genotype: found {_show(value)}; accepted is an object with normal and reduction"
+                f"genotype: found {show(value)}; accepted is an object with normal and reduction"
             )
         for key in ("normal", "reduction"):
             if key not in value:
                 raise UsageError(f"genotype: {key} is missing; give the {key} cell as a list of nodes")
         for key in value:
-            if key not in ("name", "normal", "reduction"):
-                raise UsageError(f"genotype: unknown key {key!r}; accepted are name, normal, reduction")
+            if key not in KEYS:
+                raise UsageError(f"genotype: unknown key {key!r}; accepted are {', '.join(KEYS)}")
         reduction = value["reduction"]
         if reduction is None:
             raise UsageError(
                 'genotype: reduction cell: found null; write "fixed" for the fixed reduction cell'
             )
-        return cls(value["normal"], None if reduction == FIXED else reduction, value.get("name"))
+        about = {key: value[key] for key in ABOUT if key in value}
+        return cls(value["normal"], None if reduction == FIXED else reduction, **about)
 
     def to_text(self) -> str:
         """Returns the short notation, one line: `[name=NAME] normal=sep3@0+skip@1/… reduction=…|fixed`.
 
-        An edge is operation@input, edges are joined by `+`, nodes by `/`; see `SHORT_NAMES`.
+        An edge is operation@input, edges are joined by `+`, nodes by `/`; see `SHORT_NAMES`. The words
+        `inputs=1` and `output=last` are there only if they hold.
         """
-        reduction = FIXED if self.reduction is None else _to_notation(self.reduction)
-        text = f"normal={_to_notation(self.normal)} reduction={reduction}"
-        return text if self.name is None else f"name={self.name} {text}"
+        reduction = FIXED if self.reduction is None else cell_to_text(self.reduction)
+        about = "".join(f"{key}={value} " for key, value in self._about().items())
+        return f"{about}normal={cell_to_text(self.normal)} reduction={reduction}"
 
     @classmethod
     def from_text(cls, text: str) -> Genotype:
@@ -195,27 +190,17 @@ class Genotype:
         Raises:
             UsageError: a part is missing, not understood, or not valid; the message names the place.
         """
-        parts: dict[str, str] = {}
-        for word in text.split():
-            key, equals, content = word.partition("=")
-            if text in _RETIRED:
-                raise UsageError(f"genotype {text}: {_RETIRED[text]}")
-            if not equals or key not in ("name", "normal", "reduction"):
-                raise UsageError(
-                    f"genotype: cannot read {_show(word)}; accepted is {NOTATION}, "
-                    f"or one of {', '.join(GENOTYPES)}"
-                )
-            if key in parts:
-                raise UsageError(f"genotype: {key} stands twice; give it once")
-            parts[key] = content
-        for key in ("normal", "reduction"):
-            if key not in parts:
-                raise UsageError(f"genotype: {key} is missing; accepted is {NOTATION}")
-        normal = _from_notation(parts["normal"], "normal cell")
+        if text in RETIRED:
+            raise UsageError(f"genotype {text}: {RETIRED[text]}")
+        parts = words(text)
+        normal = cell_from_text(parts["normal"], "normal cell")
         reduction = None
         if parts["reduction"] != FIXED:
-            reduction = _from_notation(parts["reduction"], "reduction cell")
-        return cls(normal, reduction, parts.get("name"))
+            reduction = cell_from_text(parts["reduction"], "reduction cell")
+        about: dict[str, Any] = {key: parts[key] for key in ABOUT if key in parts}
+        if "inputs" in about and about["inputs"].isdecimal():
+            about["inputs"] = int(about["inputs"])
+        return cls(normal, reduction, **about)
 
     def save(self, path: str | Path) -> None:
         """Writes a file, atomically: JSON for the suffix .json, the short notation for .txt.
@@ -239,8 +224,8 @@ class Genotype:
         """
         if str(path) in GENOTYPES:
             return GENOTYPES[str(path)]
-        if str(path) in _RETIRED:
-            raise UsageError(f"genotype {path}: {_RETIRED[str(path)]}")
+        if str(path) in RETIRED:
+            raise UsageError(f"genotype {path}: {RETIRED[str(path)]}")
         path = Path(path)
         if not path.is_file():
             raise UsageError(
@@ -254,15 +239,43 @@ class Genotype:
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
 
+    def _about(self) -> dict[str, Any]:
+        """Name, inputs and output, where they are not the default."""
+        return {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if field.name in ABOUT and (value := getattr(self, field.name)) != field.default
+        }
+
     def _check_edge_counts(self) -> None:
         wanted = self.inputs_per_node
         for name, cell in self.cells.items():
             for number, node in enumerate(cell):
-                if len(node) not in (wanted, min(wanted, CELL_INPUTS + number)):
+                if len(node) not in (wanted, min(wanted, self.inputs + number)):
                     raise UsageError(
                         f"genotype: {name} cell, node {number}: found {_count(len(node), 'edge')}; accepted "
-                        f"are {min(wanted, CELL_INPUTS + number)}, as other nodes have {wanted}"
+                        f"are {min(wanted, self.inputs + number)}, as other nodes have {wanted}"
                     )
+
+
+def _check_node(node: tuple[Edge, ...], number: int, place: str, space: SearchSpace) -> None:
+    """Makes sure that a node is one of a search space."""
+    possible = space.inputs + number
+    wanted = min(space.inputs_per_node, possible)
+    if space.keep == "all" and sorted(edge.input for edge in node) != list(range(possible)):
+        inputs = ", ".join(str(edge.input) for edge in node)
+        raise UsageError(
+            f"{place}: found inputs {inputs}; the search space keeps each of 0 to {possible - 1} once"
+        )
+    # Where a node takes one input several times, it may have more edges than inputs.
+    if len(node) not in (wanted, space.inputs_per_node):
+        raise UsageError(f"{place}: found {_count(len(node), 'edge')}; the search space has {wanted}")
+    for position, edge in enumerate(node):
+        if edge.operation not in space.operations:
+            raise UsageError(
+                f"{place}, edge {position}: {edge.operation} is not in the search space; accepted are "
+                f"{', '.join(space.operations)}"
+            )
 
 
 def random_genotype(
@@ -280,7 +293,8 @@ def random_genotype(
         space: the search space.
         seed: whole number; the same one gives the same genotype, and the same normal cell with both kinds of
             reduction cell.
-        reduction: "searched" draws a reduction cell as well, "fixed" takes the fixed one.
+        reduction: "searched" draws a reduction cell as well, if the space has one; "fixed" takes the fixed
+            one.
         allow_none: may `none` be drawn.
     """
     generator = random.Random(seed)
@@ -289,78 +303,54 @@ def random_genotype(
     def draw_cell() -> Cell:
         cell = []
         for number in range(space.nodes):
-            possible = range(CELL_INPUTS + number)
+            possible = range(space.inputs + number)
             chosen = sorted(generator.sample(possible, min(space.inputs_per_node, len(possible))))
             cell.append(tuple(Edge(generator.choice(operations), source) for source in chosen))
         return tuple(cell)
 
-    return Genotype(draw_cell(), draw_cell() if reduction == "searched" else None, f"random-{seed}")
+    normal = draw_cell()
+    searched = reduction == "searched" and space.reduction
+    return Genotype(normal, draw_cell() if searched else None, f"random-{seed}", space.inputs, space.output)
 
 
-def _to_cell(value: Any, place: str) -> Cell:
+def _to_cell(value: Any, inputs: int, place: str) -> Cell:
     """Converts nested sequences to a cell; raises UsageError where they are not one."""
     if not isinstance(value, list | tuple) or not value:
-        raise UsageError(
-            f"genotype: {place}: found {_show(value)}; accepted is a list of nodes, at least one"
-        )
-    return tuple(_to_node(node, number, f"{place}, node {number}") for number, node in enumerate(value))
+        raise UsageError(f"genotype: {place}: found {show(value)}; accepted is a list of nodes, at least one")
+    return tuple(
+        _to_node(node, inputs, number, f"{place}, node {number}") for number, node in enumerate(value)
+    )
 
 
-def _to_node(value: Any, number: int, place: str) -> tuple[Edge, ...]:
+def _to_node(value: Any, inputs: int, number: int, place: str) -> tuple[Edge, ...]:
     if not isinstance(value, list | tuple) or not value:
         raise UsageError(
-            f"genotype: {place}: found {_show(value)}; accepted is a list of one or more (operation, input)"
+            f"genotype: {place}: found {show(value)}; accepted is a list of one or more (operation, input)"
         )
-    return tuple(_to_edge(edge, number, f"{place}, edge {position}") for position, edge in enumerate(value))
+    return tuple(
+        _to_edge(edge, inputs, number, f"{place}, edge {position}") for position, edge in enumerate(value)
+    )
 
 
-def _to_edge(value: Any, number: int, place: str) -> Edge:
+def _to_edge(value: Any, inputs: int, number: int, place: str) -> Edge:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise UsageError(f"genotype: {place}: found {_show(value)}; accepted is an (operation, input)")
+        raise UsageError(f"genotype: {place}: found {show(value)}; accepted is an (operation, input)")
     operation, source = value
     if operation not in OPERATIONS:
         raise UsageError(
-            f"genotype: {place}: unknown operation {_show(operation)}; accepted are {', '.join(OPERATIONS)}"
+            f"genotype: {place}: unknown operation {show(operation)}; accepted are {', '.join(OPERATIONS)}"
         )
-    last = CELL_INPUTS + number - 1
+    last = inputs + number - 1
     if not isinstance(source, int) or isinstance(source, bool) or not 0 <= source <= last:
         raise UsageError(
-            f"genotype: {place}: input {_show(source)} doesn't exist; accepted are 0 to {last} "
-            f"(0 is c_{{k-2}}, 1 is c_{{k-1}}, 2 + j is node j)"
+            f"genotype: {place}: input {show(source)} doesn't exist; accepted are 0 to {last} "
+            f"({'0 is c_{k-2}, 1 is c_{k-1}' if inputs == 2 else '0 is c_{k-1}'}, {inputs} + j is node j)"
         )
     return Edge(operation, source)
 
 
 def _to_lists(cell: Cell) -> list[list[list[Any]]]:
     return [[list(edge) for edge in node] for node in cell]
-
-
-def _to_notation(cell: Cell) -> str:
-    return "/".join("+".join(f"{SHORT_NAMES[edge.operation]}@{edge.input}" for edge in node) for node in cell)
-
-
-def _from_notation(text: str, place: str) -> list[list[tuple[str, int]]]:
-    """Splits a cell in short notation into nodes of (operation, input); what they are is checked later."""
-    return [
-        [
-            _edge_from_notation(edge, f"{place}, node {number}, edge {position}")
-            for position, edge in enumerate(node.split("+"))
-        ]
-        for number, node in enumerate(text.split("/"))
-    ]
-
-
-def _edge_from_notation(text: str, place: str) -> tuple[str, int]:
-    operation, at, source = text.partition("@")
-    if not at or not re.fullmatch(r"[0-9]{1,6}", source):
-        raise UsageError(
-            f"genotype: {place}: found {_show(text)}; accepted is operation@input, for example sep3@0"
-        )
-    if operation not in _LONG_NAMES:
-        raise UsageError(
-            f"genotype: {place}: unknown operation {_show(operation)}; accepted are {', '.join(_LONG_NAMES)}"
-        )
-    return _LONG_NAMES[operation], int(source)
 
 
 def _check_suffix(path: Path) -> None:
@@ -386,38 +376,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _show(value: Any) -> str:
-    """A short, one-line picture of a value for an error message."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-_GDAS_NORMAL = "skip@0+skip@1/skip@0+sep5@2/sep3@3+skip@0/sep5@4+sep3@3"
-_GDAS_REDUCTION = "sep5@0+sep3@1/sep5@2+sep5@1/dil5@2+sep3@1/sep5@0+sep5@1"
-_FRC_NORMAL = "skip@0+skip@1/skip@0+sep3@2/skip@0+sep3@2/skip@0+sep3@2"
-
 GENOTYPES: dict[str, Genotype] = {
     name: Genotype.from_text(f"name={name} normal={normal} reduction={reduction}")
-    for name, normal, reduction in (
-        (
-            "DARTS_V1",
-            "sep3@1+sep3@0/skip@0+sep3@1/skip@0+sep3@1/sep3@0+skip@2",
-            "max3@0+max3@1/skip@2+max3@0/max3@0+skip@2/skip@2+avg3@0",
-        ),
-        (
-            "DARTS_V2",
-            "sep3@0+sep3@1/sep3@0+sep3@1/sep3@1+skip@0/skip@0+dil3@2",
-            "max3@0+max3@1/skip@2+max3@1/max3@0+skip@2/skip@2+max3@1",
-        ),
-        ("GDAS_V1", _GDAS_NORMAL, _GDAS_REDUCTION),
-        ("GDAS_F1", _FRC_NORMAL, FIXED),
-        ("GDAS_GF", _GDAS_NORMAL, FIXED),
-        ("GDAS_FG", _FRC_NORMAL, _GDAS_REDUCTION),
-    )
+    for name, (normal, reduction) in CELLS.items()
 }
-"""Published genotypes by name: of DARTS (Liu, Simonyan & Yang, ICLR 2019, first and second order), and the
-four of table 5 of GDAS (Dong & Yang, CVPR 2019).
-
-For GDAS_V1 both cells were searched, for GDAS_F1 the normal one with the fixed reduction cell (FRC): the
-paper calls it "GDAS (FRC)". The other two are combinations: GDAS_GF is the normal cell of GDAS_V1 with
-the fixed reduction cell, GDAS_FG the normal cell of GDAS_F1 with the reduction cell of GDAS_V1."""
+"""Published genotypes by name, see `gdas_tf.spaces.published`."""
