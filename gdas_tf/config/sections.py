@@ -122,6 +122,7 @@ class SearchConfig(_Section):
 
     section: typing.ClassVar[str] = "search"
 
+    strategy: str = _field("gdas", "how the cell is searched for")
     epochs: int = _field(250, "passes over the half of the training images that trains weights", minimum=1)
     batch_size: int = _field(64, "images per batch, of each half", minimum=2)
     channels: int = _field(16, "channels C of the first block of the supernet", minimum=1)
@@ -176,7 +177,7 @@ class SearchConfig(_Section):
     pool_norm: bool = _field(False, "batch norm after pooling, as in DARTS and the authors' code of 2019")
     cutout: int = _field(0, "side of the square that CutOut blanks, in pixels; 0 turns it off", minimum=0)
     precision: str = _field("float32", "number format of the computation", choices=PRECISIONS)
-    jit_compile: bool = _field(False, "compile the step with XLA (for GPUs; slow on CPUs)")
+    jit_compile: bool = _field(False, "compile each candidate operation with XLA (for GPUs; slow on CPUs)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
