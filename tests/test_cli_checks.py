@@ -218,12 +218,12 @@ def test_a_failure_after_a_finished_stage(error, code, gdas, monkeypatch):
 
 @pytest.mark.parametrize("command", ["search", "retrain"])
 def test_a_failure_within_a_stage(command, gdas, monkeypatch):
-    from gdas_tf.training.callbacks import EpochRecord
+    from gdas_tf.training.callbacks import MetricsLines
 
     def fail(*_) -> None:
         raise KeyError("surprise")
 
-    monkeypatch.setattr(EpochRecord, "on_epoch_end", fail)
+    monkeypatch.setattr(MetricsLines, "on_epoch_end", fail)
     options = ["--genotype", "DARTS_V1", "--retrain-channels", 2] if command == "retrain" else TINY
     options = options[: options.index("--retrain-epochs")] if options is TINY else options
     code, _, err = gdas(command, "run", *options, "--data", "bars.npz")

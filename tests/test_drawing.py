@@ -385,8 +385,8 @@ def test_cells_of_one_input_that_give_their_last_node(tmp_path: Path, reduction:
     )
     for cell in ("normal", "reduction"):
         draw_cell(genotype, cell, tmp_path / f"{cell}.svg")
-    parts, links = drawing._searched_parts(genotype.normal, 1, "last")
+    parts, links = cells._searched_parts(genotype.normal, 1, "last")
     assert [part.text for part in parts[:3]] == ["$c_{k{-}1}$", "$0$", "$1$"]
     assert [link.source for link in links if link.target == len(parts) - 1] == [2]
-    parts, links = drawing._fixed_parts(1)
+    parts, links = cells._fixed_parts(1)
     assert sum(link.target == len(parts) - 1 for link in links) == 2

@@ -141,7 +141,9 @@ class SearchConfig(Section):
         0, ge=0, description="side of the square that CutOut blanks, in pixels; 0 turns it off"
     )
     precision: Precision = Field("float32", description="number format of the computation")
-    jit_compile: bool = Field(False, description="compile the step with XLA (for GPUs; slow on CPUs)")
+    jit_compile: bool = Field(
+        False, description="compile each candidate operation with XLA (for GPUs; slow on CPUs)"
+    )
 
     @field_validator("operations")
     @classmethod

@@ -31,7 +31,7 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
     Raises:
         UsageError: the file is missing, damaged, or doesn't fit the search space.
     """
-    from gdas_tf.strategies.derivation import derive
+    from gdas_tf.strategies.base import STRATEGIES
 
     logits = load_logits(path)
     last = {name: values[-1] if values.ndim == 3 else values for name, values in logits.items()}
@@ -43,14 +43,7 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
                 f"logits {path}: {name} has shape {list(values.shape)}, and the search space has {wanted[0]} "
                 f"edges and {wanted[1]} operations; set search.operations and search.nodes as searched"
             )
-    return derive(
-        last["normal"],
-        last.get("reduction"),
-        space,
-        ranks=config.derive.ranks,
-        keep_none=config.derive.keep_none,
-        rule=config.derive.rule,
-    )
+    return STRATEGIES.get(config.search.strategy).from_config(config).genotype(last, config)
 
 
 def load_logits(path: str | Path) -> dict[str, np.ndarray]:

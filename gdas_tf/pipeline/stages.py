@@ -119,8 +119,9 @@ def run_search(job: Job) -> dict[str, Any]:
     return {
         "epochs": config.epochs,
         "accuracy": last["accuracy"],
-        "architecture_accuracy": last["architecture_accuracy"],
-        "normal_entropy": [first["normal_entropy"], last["normal_entropy"]],
+        # Only strategies that learn from images of D_V have the one, only those with logits the other.
+        "architecture_accuracy": last.get("architecture_accuracy"),
+        "normal_entropy": [line["normal_entropy"] for line in (first, last) if "normal_entropy" in line],
         "seconds": sum(line["seconds"] for line in run.metrics("search")),
         "files": _files(run, "search/metrics.jsonl", "search/logits.npz"),
     }
@@ -349,6 +350,7 @@ def _check_begun(job: Job, stage: str) -> None:
             f"run directory {job.run.path}: its {stage} has begun already; resume it, or choose another run "
             "directory"
         )
+    job.run.check_version(stage)
 
 
 def _files(run: Run, *names: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gdas_tf.errors import UsageError
 from gdas_tf.files import atomic_path
+from gdas_tf.runs.arithmetic import about_arithmetic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +24,13 @@ class Checkpoint(NamedTuple):
         arrays: everything that the continuation needs, by name.
         epochs_done: finished epochs.
         depends_on: all that the training's outcome depends on, as nested dictionaries.
+        about: what else it says of itself, as the version that wrote it.
     """
 
     arrays: dict[str, np.ndarray]
     epochs_done: int
     depends_on: dict[str, Any]
+    about: dict[str, Any]
 
 
 def save_checkpoint(
@@ -40,7 +43,7 @@ def save_checkpoint(
     """
     import numpy as np
 
-    about = {"epochs_done": int(epochs_done), "depends_on": depends_on}
+    about = {"epochs_done": int(epochs_done), "depends_on": depends_on, **about_arithmetic()}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **{_ABOUT: np.array(json.dumps(about)), **arrays})
 
@@ -59,7 +62,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(str(arrays.pop(_ABOUT)[()]))
-        return Checkpoint(arrays, int(about["epochs_done"]), dict(about["depends_on"]))
+        return Checkpoint(arrays, int(about["epochs_done"]), dict(about["depends_on"]), about)
     except Exception as error:  # zipfile, zlib, NumPy and JSON each have errors of their own
         raise UsageError(
             f"checkpoint {path} is damaged ({error or type(error).__name__}); "

@@ -13,6 +13,7 @@ from gdas_tf.config.config import Config, differences
 from gdas_tf.config.former import completed, former_config
 from gdas_tf.errors import UsageError
 from gdas_tf.files import TEMPORARY, atomic_write, is_run_directory, read_json, remove, write_json, writing
+from gdas_tf.runs.arithmetic import check_arithmetic
 from gdas_tf.runs.checkpoints import load_checkpoint, save_checkpoint
 from gdas_tf.runs.metrics import append_line, keep_lines, read_lines
 from gdas_tf.runs.versions import versions
@@ -234,14 +235,30 @@ class Run:
         """Returns the arrays and the number of finished epochs of the last checkpoint, or None without one.
 
         Raises:
-            UsageError: the checkpoint is damaged or was made with another configuration.
+            UsageError: the checkpoint is damaged, was made with another configuration, or by a version whose
+                networks compute otherwise.
         """
         found = load_checkpoint(self.file(f"{stage}/checkpoint.npz"))
         if found is None:
             return None
+        # Nothing more is computed by the weights of a search that is finished.
+        if stage == "retrain" or not self.finished(stage):
+            check_arithmetic(found.about, self.path, stage)
         wanted = self._depends_on(stage)
         self._check_same(stage, completed(found.depends_on, wanted), wanted)
         return found.arrays, found.epochs_done
+
+    def check_version(self, stage: str) -> None:
+        """Makes sure, before anything is written, that this version can finish a stage that has begun.
+
+        Raises:
+            UsageError: the stage is not finished, and was begun by a version whose networks compute
+                otherwise; or its checkpoint is damaged.
+        """
+        if not self.finished(stage):
+            found = load_checkpoint(self.file(f"{stage}/checkpoint.npz"))
+            if found is not None:
+                check_arithmetic(found.about, self.path, stage)
 
     def _depends_on(self, stage: str, config: Config | None = None) -> dict[str, Any]:
         """Returns all that the outcome of a stage depends on, as nested dictionaries."""
