@@ -33,9 +33,10 @@ _INPUT_RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0
 
 @dataclass(frozen=True)
 class InputOptions:
-    """What an ONNX file doesn't say of itself; each value stands over the file's own metadata.
+    """What an ONNX file doesn't say of itself; each value takes the place of the file's own metadata.
 
-    They are for the files of others: one that gdas-tf exported says all of itself, and ignores them.
+    The options are for files of other programs. A file that gdas-tf exported says all of this; for it the
+    options are ignored.
 
     Args:
         class_names: names of the classes in the order of the output.
@@ -46,7 +47,7 @@ class InputOptions:
         mean: per channel, subtracted from images in [0, 1].
         std: per channel, images are divided by it.
         assumed_shape: height, width and channels where neither the file nor the other options say them;
-            given, what cannot be told is no error.
+            with it, a shape that cannot be told is no error.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -328,7 +329,8 @@ def read_signature(session: Any, options: InputOptions) -> dict[str, Any]:
     """Returns what a session, its metadata and the options say of the classifier, by `Classifier`'s names.
 
     Raises:
-        UsageError: it is no image classifier, or something of it is neither in the file nor in the options.
+        UsageError: it is no image classifier, or a part of its signature is neither in the file nor in the
+            options.
     """
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     if metadata.get("producer", "").startswith("gdas-tf"):

@@ -117,7 +117,10 @@ def read_json(path: str | Path) -> Any:
 
 
 def is_run_directory(path: str | Path) -> bool:
-    """Returns whether a path is a run directory, as `gdas_tf.runs.run` makes them: it has a configuration."""
+    """Returns whether there is a run directory at a path: one that holds a config.yaml.
+
+    Images are looked for around run directories, too, so that this stands below them.
+    """
     return (Path(path) / "config.yaml").is_file()
 
 

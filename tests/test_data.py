@@ -643,7 +643,7 @@ def test_names_that_tfds_does_not_have(prepared: Path, no_network: None) -> None
 def test_set_that_cannot_be_downloaded(tmp_path: Path, no_network: None) -> None:
     line = error_of("mnist", RunError, data_dir=tmp_path)
     assert f"not prepared under {tmp_path}/mnist and cannot be downloaded: no connection to" in line
-    assert "name its folder by data.data_dir" in line and not list(tmp_path.iterdir())
+    assert "data.data_dir" in line and not list(tmp_path.iterdir())
 
 
 def test_cifar10(shared: Path, no_network: None) -> None:
