@@ -125,6 +125,7 @@ def test_the_command_line_alone_imports_itself_and_the_export() -> None:
                 allowed = (
                     "gdas_tf.export",
                     "gdas_tf.pipeline",
+                    "gdas_tf.preflight",
                     "gdas_tf.studies",
                     "gdas_tf.tuning",
                     "gdas_tf.cli",
