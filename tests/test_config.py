@@ -48,6 +48,9 @@ def test_quick_preset_is_for_digits_and_never_mirrors_them():
 def test_recipe_of_the_seed_study():
     config = Config.preset("seed")
     assert (config.search.batch_size, config.search.weight_decay) == (196, 5e-4)
+    search = config.search
+    assert (search.nesterov, search.sample_per, search.pool_norm) == (True, "kind", False)
+    assert (search.weight_schedule, search.unsampled, search.clip_norm) == ("epoch", "decayed", 5.0)
     assert (config.derive.rule, config.derive.ranks) == ("pairs", (1, 2))
     retrain = config.retrain
     assert (retrain.epochs, retrain.batch_size, retrain.weight_decay) == (300, 96, 5e-4)
@@ -58,6 +61,7 @@ def test_recipe_of_the_seed_study():
 def test_recipe_of_autodl_projects():
     config = Config.preset("autodl")
     assert (config.search.batch_size, config.search.weight_decay, config.search.epochs) == (256, 5e-4, 250)
+    assert (config.search.weight_schedule, config.search.unsampled) == ("epoch", "decayed")
     assert config.search.macro == config.retrain.macro == "autodl"
     assert config.derive.rule == "pairs"
     assert (config.retrain.epochs, config.retrain.batch_size, config.retrain.head_norm) == (300, 256, True)

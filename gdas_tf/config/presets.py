@@ -45,6 +45,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "seed": {
         "search.batch_size": 196,
         "search.weight_decay": 5e-4,
+        "search.weight_schedule": "epoch",
+        "search.unsampled": "decayed",
         "derive.rule": "pairs",
         "retrain.epochs": 300,
         "retrain.head_norm": True,
@@ -58,6 +60,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "search.batch_size": 256,
         "search.macro": "autodl",
         "search.weight_decay": 5e-4,
+        "search.weight_schedule": "epoch",
+        "search.unsampled": "decayed",
         "derive.rule": "pairs",
         "retrain.epochs": 300,
         "retrain.batch_size": 256,
