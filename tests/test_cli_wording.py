@@ -10,6 +10,7 @@ import pytest
 
 from gdas_tf.cli.main import main
 from gdas_tf.cli.wording import describe, in_flags
+from gdas_tf.config.sections import options
 from gdas_tf.errors import MissingStageError, RunError, UsageError
 from gdas_tf.notes import note, progress
 
@@ -97,3 +98,16 @@ def test_no_message_of_the_library_names_a_flag_or_a_command(folder):
             for text in _texts(path):
                 found = re.search(r"--[a-z]|gdas-tf (run|search|derive|retrain|evaluate|export|draw)\b", text)
                 assert not found, f"{name}: {text}"
+
+
+def test_fields_and_flags_in_the_documents_exist():
+    sections = "data|search|derive|retrain|export|benchmark"
+    fields = {option.path for option in options()}
+    flags = {option.flag.replace("--", "--no-", 1) for option in options() if option.is_bool}
+    flags |= {option.flag for option in options()} | {"--data-binary"}  # curl's
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = path.read_text(encoding="utf-8")
+        named = set(re.findall(rf"(?<![-\w/])--(?:no-)?(?:{sections})(?:-[a-z0-9-]*[a-z0-9])?", text))
+        assert named <= flags, f"{path.name}: {named - flags}"
+        named = set(re.findall(rf"`((?:{sections})\.[a-z0-9_]+)`", text)) - {"data.json", "data.npz"}
+        assert named <= fields, f"{path.name}: {named - fields}"
