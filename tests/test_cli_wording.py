@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,23 @@ def test_notes_and_progress_are_lines_on_stderr(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == 2 * lines
     progress("nobody listens now")
     assert not capsys.readouterr().err
+
+
+def test_a_library_that_sets_up_logging_repeats_no_line():
+    code = (
+        "import logging, sys\n"
+        "from gdas_tf.cli import draw\n"
+        "from gdas_tf.cli.main import main\n"
+        "from gdas_tf.notes import progress\n"
+        "def say(_):\n"
+        "    logging.basicConfig(level='INFO')\n"  # as tf2onnx does
+        "    progress('one')\n"
+        "    return 0\n"
+        "draw.main = say\n"
+        "sys.exit(main(['draw', 'GDAS_V1']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "one\n")
 
 
 def _texts(path: Path):
