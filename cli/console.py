@@ -34,16 +34,22 @@ class _Lines(logging.Handler):
 
 @contextlib.contextmanager
 def library_on_stderr() -> Iterator[None]:
-    """Prints the library's notes and progress (`gdas_tf.notes`) on stderr."""
+    """Prints the library's notes and progress (`gdas_tf.notes`) on stderr, once each.
+
+    Some libraries give the root logger a handler when they are imported. It would print each line a second
+    time, so that lines go to the root logger only if it had a handler before, the calling program's.
+    """
     logger, lines = logging.getLogger(LOGGER), _Lines()
-    level = logger.level
+    level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
+    logger.propagate = logging.getLogger().hasHandlers()
     logger.addHandler(lines)
     try:
         yield
     finally:
         logger.removeHandler(lines)
         logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def print_result(as_json: bool, result: dict[str, Any], text: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gdas_tf.cli.main import main
 from gdas_tf.cli.wording import describe, in_flags
+from gdas_tf.config.sections import options
 from gdas_tf.errors import MissingStageError, RunError, UsageError
 from gdas_tf.notes import note, progress
 
@@ -80,6 +83,23 @@ def test_notes_and_progress_are_lines_on_stderr(monkeypatch, capsys):
     assert not capsys.readouterr().err
 
 
+def test_a_library_that_sets_up_logging_repeats_no_line():
+    code = (
+        "import logging, sys\n"
+        "from gdas_tf.cli import draw\n"
+        "from gdas_tf.cli.main import main\n"
+        "from gdas_tf.notes import progress\n"
+        "def say(_):\n"
+        "    logging.basicConfig(level='INFO')\n"  # as tf2onnx does
+        "    progress('one')\n"
+        "    return 0\n"
+        "draw.main = say\n"
+        "sys.exit(main(['draw', 'GDAS_V1']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "one\n")
+
+
 def _texts(path: Path):
     """All texts in a file but docstrings, which programmers read."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -97,3 +117,16 @@ def test_no_message_of_the_library_names_a_flag_or_a_command(folder):
             for text in _texts(path):
                 found = re.search(r"--[a-z]|gdas-tf (run|search|derive|retrain|evaluate|export|draw)\b", text)
                 assert not found, f"{name}: {text}"
+
+
+def test_fields_and_flags_in_the_documents_exist():
+    sections = "data|search|derive|retrain|export|benchmark"
+    fields = {option.path for option in options()}
+    flags = {option.flag.replace("--", "--no-", 1) for option in options() if option.is_bool}
+    flags |= {option.flag for option in options()} | {"--data-binary"}  # curl's
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = path.read_text(encoding="utf-8")
+        named = set(re.findall(rf"(?<![-\w/])--(?:no-)?(?:{sections})(?:-[a-z0-9-]*[a-z0-9])?", text))
+        assert named <= flags, f"{path.name}: {named - flags}"
+        named = set(re.findall(rf"`((?:{sections})\.[a-z0-9_]+)`", text)) - {"data.json", "data.npz"}
+        assert named <= fields, f"{path.name}: {named - fields}"
