@@ -18,7 +18,7 @@ def _packages() -> dict[str, str]:
 
 setup(
     name="gdas-tf",
-    version="0.1.0",
+    version="0.2.0",
     description="Search a convolutional cell for your images with GDAS, retrain it, export it verified",
     python_requires=">=3.11",
     packages=sorted(_packages()),

@@ -41,12 +41,15 @@ def main(args: argparse.Namespace) -> int:
         check_before_start(job, [] if job.run.finished("search") else ["search"])
         result = stages.search(job)
     directory = str(job.run.path)
-    entropy = result["normal_entropy"]
     rows: list[tuple[str, str] | None] = [
         ("epochs", f"{result['epochs']} in {duration(result['seconds'])}"),
         ("accuracy", f"{result['accuracy']:.2%} where weights learn"),
-        ("", f"{result['architecture_accuracy']:.2%} where the architecture learns"),
-        ("entropy", f"{entropy[0]:.3f} -> {entropy[1]:.3f} nats per edge of the normal cell"),
+    ]
+    if result["architecture_accuracy"] is not None:
+        rows.append(("", f"{result['architecture_accuracy']:.2%} where the architecture learns"))
+    if entropy := result["normal_entropy"]:
+        rows.append(("entropy", f"{entropy[0]:.3f} -> {entropy[1]:.3f} nats per edge of the normal cell"))
+    rows += [
         ("next", f"gdas-tf derive {directory}"),
         None,
         *((path, "") for path in result["files"].values()),

@@ -44,8 +44,9 @@ def search(job: Job) -> dict[str, Any]:
     return {
         "epochs": config.epochs,
         "accuracy": last["accuracy"],
-        "architecture_accuracy": last["architecture_accuracy"],
-        "normal_entropy": [first["normal_entropy"], last["normal_entropy"]],
+        # What only strategies have that learn from images of D_V, or have logits.
+        "architecture_accuracy": last.get("architecture_accuracy"),
+        "normal_entropy": [line["normal_entropy"] for line in (first, last) if "normal_entropy" in line],
         "seconds": sum(line["seconds"] for line in run.metrics("search")),
         "files": _files(run, "search/metrics.jsonl", "search/logits.npz"),
     }
@@ -188,7 +189,7 @@ def derive_genotype(path: str | Path, config: Config) -> Genotype:
     Raises:
         UsageError: the file is missing, damaged, or doesn't fit the search space.
     """
-    from gdas_tf.strategies.derivation import derive
+    from gdas_tf.strategies.base import STRATEGIES
 
     logits = load_logits(path)
     last = {name: values[-1] if values.ndim == 3 else values for name, values in logits.items()}
@@ -200,14 +201,7 @@ def derive_genotype(path: str | Path, config: Config) -> Genotype:
                 f"logits {path}: {name} has shape {list(values.shape)}, and the search space has {wanted[0]} "
                 f"edges and {wanted[1]} operations; set --search-operations and --search-nodes as searched"
             )
-    return derive(
-        last["normal"],
-        last.get("reduction"),
-        space,
-        ranks=config.derive.ranks,
-        keep_none=config.derive.keep_none,
-        rule=config.derive.rule,
-    )
+    return STRATEGIES.get(config.search.strategy).from_config(config).genotype(last, config)
 
 
 def evaluate_model(model: keras.Model, data: DataSet, config: Config) -> dict[str, Any]:
@@ -392,6 +386,7 @@ def _check_begun(job: Job, stage: str) -> None:
             f"run directory {job.run.path}: its {stage} has begun already; go on with it by --resume, "
             "or choose another --run-dir"
         )
+    job.run.check_version(stage)
 
 
 def _files(run: Run, *names: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import gdas_tf
 from gdas_tf.config.sections import Config
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
@@ -574,3 +575,28 @@ def test_metrics_are_plain_json(tmp_path: Path) -> None:
         "reduction_entropy",
         "seconds",
     }
+
+
+def test_a_search_that_an_older_version_began_is_refused(tmp_path: Path) -> None:
+    """Its supernet saw other pixels at stride 2. What it finished stays."""
+    config, data = _config(search__epochs=2), _data()
+    run = Run.create(tmp_path / "run", config)
+    with pytest.raises(KeyboardInterrupt):
+        search(config, data, run, callbacks=[_Dies(1, 0)])
+    path = run.file("search/checkpoint.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    about = json.loads(str(arrays["about.json"]))
+    assert about.pop("version") == gdas_tf.__version__
+    del about["arithmetic"]  # as version 0.1.0 wrote it
+    np.savez(path, **{**arrays, "about.json": np.array(json.dumps(about))})
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    said = f"search was begun by gdas-tf 0.1.0.* those of {gdas_tf.__version__} .*finish it by gdas-tf 0.1.0"
+    with pytest.raises(UsageError, match=said):
+        run.check_version("search")
+    with pytest.raises(UsageError, match=said):
+        search(config, data, run, resume=True)
+    assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    run.append_metrics("search", {"epoch": 2, "loss": 1.0})  # as if it had been finished
+    run.check_version("search")
+    assert run.load_checkpoint("search")[1] == 1

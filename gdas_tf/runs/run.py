@@ -17,6 +17,7 @@ from gdas_tf.errors import UsageError
 from gdas_tf.files import TEMPORARY, atomic_path, atomic_write, plain, read_json, remove, write_json, writing
 from gdas_tf.former import completed, former_config
 from gdas_tf.machine import cores, processor
+from gdas_tf.runs.arithmetic import about_arithmetic, check_arithmetic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -243,7 +244,11 @@ class Run:
         """
         import numpy as np
 
-        about = {"epochs_done": int(epochs_done), "depends_on": self._depends_on(stage)}
+        about = {
+            "epochs_done": int(epochs_done),
+            "depends_on": self._depends_on(stage),
+            **about_arithmetic(),
+        }
         with atomic_path(self.file(f"{stage}/checkpoint.npz")) as temporary, open(temporary, "wb") as file:
             np.savez(file, **{"about.json": np.array(json.dumps(about)), **arrays})
 
@@ -251,7 +256,8 @@ class Run:
         """Returns the arrays and the number of finished epochs of the last checkpoint, or None without one.
 
         Raises:
-            UsageError: the checkpoint is damaged or was made with another configuration.
+            UsageError: the checkpoint is damaged, was made with another configuration, or by a version whose
+                networks compute otherwise.
         """
         import numpy as np
 
@@ -268,9 +274,31 @@ class Run:
                 f"checkpoint {path} is damaged ({error or type(error).__name__}); "
                 f"remove {path.parent} to begin the stage again"
             ) from error
+        # Nothing more is computed by the weights of a search that is finished.
+        if stage == "retrain" or not self.finished(stage):
+            check_arithmetic(about, self.path, stage)
         wanted = self._depends_on(stage)
         self._check_same(stage, completed(depends_on, wanted), wanted)
         return arrays, epochs_done
+
+    def check_version(self, stage: str) -> None:
+        """Makes sure, before anything is written, that this version can finish a stage that has begun.
+
+        Raises:
+            UsageError: the stage is not finished, and was begun by a version whose networks compute
+                otherwise.
+        """
+        import numpy as np
+
+        path = self.file(f"{stage}/checkpoint.npz")
+        if self.finished(stage) or not path.exists():
+            return
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                about = dict(json.loads(str(file["about.json"][()])))
+        except Exception:  # `load_checkpoint` tells what is wrong with it
+            return
+        check_arithmetic(about, self.path, stage)
 
     def _depends_on(self, stage: str, config: Config | None = None) -> dict[str, Any]:
         """Returns all that the outcome of a stage depends on, as nested dictionaries."""

@@ -75,31 +75,26 @@ class Strategy(abc.ABC):
         section: A pydantic model, the strategy's own section of the configuration, or None. Its fields are
             the keyword arguments of the class, unless `from_config` says otherwise.
         metrics: Names of what `learn` returns. The metrics of an epoch hold the mean of each.
+        variables: The strategy's state: Keras variables that `build` makes, in an order that is the same in
+            every process.
+        optimizers: Keras optimizers of the variables, whose state belongs to the checkpoint, too.
     """
 
     section: ClassVar[type | None] = None
     metrics: ClassVar[tuple[str, ...]] = ()
+    variables: Sequence[Any] = ()
+    optimizers: Sequence[Any] = ()
 
     @classmethod
     def from_config(cls, config: Config) -> Strategy:
         """The strategy of a configuration; by default made of the fields of its own section."""
         if cls.section is None:
             return cls()
-        return cls(**dict(config.get(config.search.strategy)))
+        return cls(**dict(config.strategy))
 
     @abc.abstractmethod
     def build(self, task: Task) -> None:
-        """Make the variables."""
-
-    @property
-    def variables(self) -> Sequence[Any]:
-        """The strategy's state: Keras variables, in an order that is the same in every process."""
-        return ()
-
-    @property
-    def optimizers(self) -> Sequence[Any]:
-        """Keras optimizers of the variables, whose state belongs to the checkpoint, too."""
-        return ()
+        """Make the variables and the optimizers."""
 
     @abc.abstractmethod
     def paths(self, step: tf.Tensor) -> Paths:

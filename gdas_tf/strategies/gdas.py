@@ -103,14 +103,8 @@ class GDAS(Strategy):
             self.temperature = keras.Variable(np.float32(1.0), trainable=False, name="temperature")
             self.optimizer = loss_scaled(keras.optimizers.Adam(**self.adam), task.compute_dtype)
             self.optimizer.build(list(self.logits.values()))
-
-    @property
-    def variables(self) -> Sequence[Any]:
-        return [*self.logits.values(), self.temperature]
-
-    @property
-    def optimizers(self) -> Sequence[Any]:
-        return [self.optimizer]
+        self.variables = [*self.logits.values(), self.temperature]
+        self.optimizers = [self.optimizer]
 
     def sample(self, step: tf.Tensor, number: int) -> Paths:
         """A sample for each kind of cell; `number`, 0 or 1, tells the two samples of one step apart."""
