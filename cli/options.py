@@ -173,9 +173,11 @@ def _add_fields(group: argparse._ArgumentGroup, chosen: Iterable[Option]) -> Non
 def _parse_with(option: Option) -> Any:
     def parse(text: str) -> Any:
         try:
+            check_text(option.path, text)
             return option.parse(text)
         except UsageError as error:
-            raise argparse.ArgumentTypeError(str(error).removeprefix(f"{option.path}: ")) from error
+            said = str(error).removeprefix(option.path).lstrip(": ")
+            raise argparse.ArgumentTypeError(said) from error
 
     return parse
 
@@ -268,13 +270,8 @@ def resolve_config(
         base = base.override(carried)
     if args.config:
         base = Config.from_file(args.config, base)
-    paths = {option.path: option for option in options()}
-    given = {name: value for name, value in vars(args).items() if name in paths}
-    for name, value in given.items():
-        for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str):
-                check_text(paths[name].flag, text)
-    return base.override(given)
+    paths = {option.path for option in options()}
+    return base.override({name: value for name, value in vars(args).items() if name in paths})
 
 
 def name_flags(message: str) -> str:
