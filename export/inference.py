@@ -35,8 +35,7 @@ _INPUT_RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0
 class InputOptions:
     """What an ONNX file doesn't say of itself; each value takes the place of the file's own metadata.
 
-    The options are for files of other programs. A file that gdas-tf exported says all of this; for it the
-    options are ignored.
+    They are for files of other programs. A file that gdas-tf exported says all of this, and ignores them.
 
     Args:
         class_names: names of the classes in the order of the output.

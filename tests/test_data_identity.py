@@ -419,6 +419,11 @@ def test_run_directory_without_a_record(place, gdas):
     assert read_model_record("r/model.keras") is None
 
 
+def test_data_that_were_moved(place, gdas):
+    Path("d").rename("elsewhere")
+    assert gdas("evaluate", "r", "--data", "elsewhere")[0] == 0
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"name": "d"}'])
 def test_damaged_record(place, gdas, content):
     Path("r/data.json").write_text(content)

@@ -163,5 +163,5 @@ def test_logits_that_are_a_pickle(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "a.npz").write_bytes(pickle.dumps({"normal": 1}))
     assert main(["derive", "--logits", str(tmp_path / "a.npz")]) == 2
     line = capsys.readouterr().err
-    assert "it is no archive of arrays; gdas-tf search writes such files" in line
+    assert "it is no archive of arrays; a search writes such files" in line
     assert "allow_pickle" not in line
