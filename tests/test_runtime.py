@@ -88,3 +88,14 @@ def test_graph_optimizer_comes_back() -> None:
     assert not after.pop("disable_meta_optimizer")
     before.pop("disable_meta_optimizer", None)
     assert after == before
+
+
+def test_names_and_sections_of_strategies_need_no_tensorflow() -> None:
+    code = """
+import sys
+from gdas_tf.strategies.base import STRATEGIES
+assert STRATEGIES.get("gdas").section is None
+print([name for name in ("tensorflow", "keras", "numpy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr

@@ -14,6 +14,7 @@ import gdas_tf
 from gdas_tf.config.sections import Config
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.numerics.losses import cross_entropy
 from gdas_tf.operations.candidates import CandidateOperation
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.loss_scale import MaskedLossScale
@@ -22,6 +23,7 @@ from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.run import Run
 from gdas_tf.runtime import graphs_as_written
 from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.strategies.base import STRATEGIES
 from gdas_tf.strategies.gdas import GDAS
 from gdas_tf.supernet.cells import FixedReductionCell
 from gdas_tf.supernet.mixed import MixedOperation
@@ -519,6 +521,52 @@ def test_resumed_search_is_the_uninterrupted_one(tmp_path: Path) -> None:
     assert all(np.array_equal(weights[name], resumed[name]) for name in weights)
     drop = [{k: v for k, v in line.items() if k != "seconds"} for line in whole.metrics("search")]
     assert drop == [{k: v for k, v in line.items() if k != "seconds"} for line in broken.metrics("search")]
+
+
+class _Counter(GDAS):
+    """Has state that is no variable, and chooses by the images of D_V."""
+
+    def __init__(self) -> None:
+        super().__init__(learning_rate=0.02)
+        self.seen = np.zeros(2, np.int64)
+
+    @classmethod
+    def from_config(cls, config: Config) -> _Counter:
+        return cls()
+
+    def end_epoch(self, search, epoch, epochs, validation) -> None:
+        images = [(x.numpy(), y.numpy()) for x, y in validation()]
+        assert epochs == 3 and {x.shape for x, _ in images} == {(8, 8, 8, 3)}
+        again = [x.numpy() for x, _ in validation()]
+        assert all(np.array_equal(x, other) for (x, _), other in zip(images, again, strict=True))
+        loss = [float(cross_entropy(y, search.supernet(x, *self.chosen(), update=None))) for x, y in images]
+        self.seen = self.seen + [len(images), round(1e6 * sum(loss))]
+
+    def values(self) -> dict[str, float]:
+        return {"seen": float(self.seen[0])}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {**super().arrays(), "seen": self.seen}
+
+    def extra_state(self) -> dict[str, np.ndarray]:
+        return {"seen": self.seen}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.seen = state["seen"]
+
+
+def test_a_strategy_keeps_its_own_state_and_sees_all_of_d_v(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(STRATEGIES._items, "gdas", _Counter)
+    config, data = _config(), _data()
+    whole, broken = Run.create(tmp_path / "whole", config), Run.create(tmp_path / "broken", config)
+    expected = search(config, data, whole)
+    with pytest.raises(KeyboardInterrupt):
+        search(config, data, broken, callbacks=[_Dies(2, 1)])
+    found = search(config, data, broken, resume=True)
+    assert [line["seen"] for line in broken.metrics("search")] == [3, 6, 9]  # half of 48 images, by 8
+    assert expected["seen"].shape == (4, 2) and (np.diff(expected["seen"], axis=0) > 0).all()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
 
 
 def test_resuming_a_finished_search_changes_nothing(tmp_path: Path) -> None:
