@@ -34,7 +34,7 @@ def ours(options: argparse.Namespace) -> None:
     from gdas_tf.optimizers.torch_sgd import SGD
     from gdas_tf.runtime import graphs_as_written, set_up
     from gdas_tf.spaces.base import SearchSpace
-    from gdas_tf.supernet.mixed import forward_branches
+    from gdas_tf.supernet.branches import forward_branches
     from gdas_tf.supernet.network import Supernet
     from gdas_tf.training.search import SearchModel
 
