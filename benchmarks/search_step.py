@@ -35,7 +35,7 @@ def ours(options: argparse.Namespace) -> None:
     from gdas_tf.runtime import graphs_as_written, set_up
     from gdas_tf.spaces.base import SearchSpace
     from gdas_tf.strategies.gdas import GDAS
-    from gdas_tf.supernet.mixed import forward_branches
+    from gdas_tf.supernet.branches import forward_branches
     from gdas_tf.supernet.network import Supernet
     from gdas_tf.training.search_model import SearchModel
 

@@ -52,7 +52,7 @@ def graphs_as_written() -> Iterator[None]:
     """Run what is traced inside without TensorFlow's general graph optimizer (Grappler).
 
     The search step leaves it little to gain on a CPU and is ready two seconds earlier without it; and it
-    would undo what makes the step reproducible to the last bit (`gdas_tf.supernet.cells._sum`). The rewriting
+    would undo what makes the step reproducible to the last bit (`gdas_tf.supernet.layers.add`). The rewriting
     to oneDNN's kernels is another pass, which stays. Where there is a GPU nothing changes: there the
     optimizer chooses the memory layout.
     """

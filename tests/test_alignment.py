@@ -18,9 +18,9 @@ from gdas_tf.networks.derived import build_network
 from gdas_tf.spaces.base import OPERATIONS, SearchSpace
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.spaces.macro import stack
-from gdas_tf.supernet.cells import FixedReductionCell
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.supernet.paths import Sampled
+from gdas_tf.supernet.reduction import FixedReductionCell
 
 Norm = Callable[[tf.Tensor], tf.Tensor]
 

@@ -13,7 +13,7 @@ from gdas_tf.errors import UsageError
 from gdas_tf.numerics import primitives
 from gdas_tf.operations.candidates import CANDIDATES, CandidateOperation, candidate
 from gdas_tf.spaces.base import OPERATIONS
-from gdas_tf.supernet.mixed import Segments
+from gdas_tf.supernet.segments import Segments
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "operations.npz")
 CASES = sorted({tuple(key.split("/")[:2]) for key in GOLDEN.files})

@@ -13,7 +13,8 @@ import tensorflow as tf
 from gdas_tf.numerics import primitives
 from gdas_tf.operations import candidates as operations
 from gdas_tf.spaces.base import SearchSpace
-from gdas_tf.supernet import cells, mixed, reference
+from gdas_tf.spaces.macro import CellPlan
+from gdas_tf.supernet import branches, cells, layers, mixed, reference
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.supernet.paths import Sampled
 
@@ -123,6 +124,35 @@ def test_a_sample_for_every_cell() -> None:
     assert _worst(differences) < (BOUND, "")
 
 
+@pytest.mark.parametrize("fixed", [False, True], ids=["searched", "fixed"])
+@pytest.mark.parametrize("output", ["concatenation", "last"])
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_other_cells(inputs: int, output: str, fixed: bool) -> None:
+    space = SearchSpace(SMALL, 3, name="mine", inputs=inputs, output=output, reduction=not fixed)
+    net = _supernet(space, (9, 10))
+    assert net.fixed_reduction == fixed
+    assert net.cells[0].compute_output_shape([(4, 9, 10, 12)] * inputs)[-1] == space.output_channels(4)
+    differences = _differences(net, (9, 10), 1, ("weights", "architecture"))
+    assert len(differences) == 2 + len(net.trainable_variables) + (1 if fixed else 2)
+    assert _worst(differences) < (BOUND, "")
+    assert net(tf.zeros((4, 9, 10, 3)), *_samples(net)).shape == (4, 3)
+
+
+def _samples(net: Supernet) -> list[Sampled]:
+    edges = net.space.edge_count
+    return [Sampled(tf.zeros(edges, tf.int32), tf.zeros((edges, 1)), tf.ones(edges))] * 2
+
+
+def test_the_macro_is_that_of_the_space() -> None:
+    def three(channels: int, cells: int, macro: str) -> list[CellPlan]:
+        return [CellPlan(channels, False, False)] * (3 * cells)
+
+    space = SearchSpace(SMALL, 2, 1, name="mine", inputs=1, reduction=False, stack=three)
+    net = _supernet(space)
+    assert [type(cell) for cell in net.cells] == [cells.SearchedCell] * 3
+    assert _worst(_differences(net, (8, 8), 1, ("weights", "architecture"))) < (BOUND, "")
+
+
 def test_the_samples_run_every_operation_at_both_strides() -> None:
     net = _supernet(SearchSpace.named("gdas-12"), (8, 8))
     (cell,) = (cell for cell in net.cells[:2] if cell.reduction)
@@ -158,13 +188,13 @@ def _with_constant_statistics(original: Any) -> Any:
 MUTATIONS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
     "ReLU of candidates": (primitives, "relu_gradient", lambda _: lambda dy, y: dy),
     "statistics of a candidate's batch norm": (primitives, "normalize_gradient", _with_constant_statistics),
-    "statistics of preprocessing's batch norm": (cells, "normalize_gradient", _with_constant_statistics),
+    "statistics of preprocessing's batch norm": (layers, "normalize_gradient", _with_constant_statistics),
     "input of depthwise convolutions": (primitives, "depthwise_input_gradient", _scaled(0)),
     "kernels of depthwise convolutions": (primitives, "depthwise_kernel_gradient", _scaled(0)),
     "input of convolutions": (primitives, "convolution_input_gradient", _scaled(0)),
     "kernels of convolutions": (primitives, "convolution_kernel_gradient", _scaled(0)),
-    "kernels of preprocessing": (cells, "convolution_kernel_gradient", _scaled(0)),
-    "input of preprocessing": (cells, "convolution_input_gradient", _scaled(0)),
+    "kernels of preprocessing": (layers, "convolution_kernel_gradient", _scaled(0)),
+    "input of preprocessing": (layers, "convolution_input_gradient", _scaled(0)),
     "pixels that a dilated convolution of stride 2 sees": (primitives, "subsample_gradient", _scaled(0)),
     "average pooling": (primitives, "average_pool_gradient", _scaled(0)),
     "max pooling": (primitives, "max_pool_gradient", _scaled(0)),
@@ -185,9 +215,9 @@ MUTATIONS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
 @pytest.fixture
 def small() -> Iterator[Supernet]:
     """A supernet whose branches are traced anew, and not kept."""
-    mixed.backward_branches.cache_clear()
+    branches.backward_branches.cache_clear()
     yield _supernet(SearchSpace(SMALL, nodes=2), (8, 8), macro="official")
-    mixed.backward_branches.cache_clear()
+    branches.backward_branches.cache_clear()
 
 
 def test_no_term_is_missing(small: Supernet) -> None:

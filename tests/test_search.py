@@ -25,10 +25,10 @@ from gdas_tf.runtime import graphs_as_written
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.strategies.base import STRATEGIES
 from gdas_tf.strategies.gdas import GDAS
-from gdas_tf.supernet.cells import FixedReductionCell
 from gdas_tf.supernet.mixed import MixedOperation
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.supernet.paths import Sampled
+from gdas_tf.supernet.reduction import FixedReductionCell
 from gdas_tf.training.search import build_search_model, search
 from gdas_tf.training.search_model import SearchModel
 
@@ -181,7 +181,7 @@ def test_architecture_update_moves_the_architecture_only() -> None:
 
 
 def test_a_step_is_the_same_to_the_last_bit_however_its_threads_fall() -> None:
-    # With skip_connect everywhere the terms of all sums share their memory with other tensors: cells._sum.
+    # With skip_connect everywhere the terms of all sums share their memory with other tensors: layers.add.
     model = _model(SPACE)
     skip = SPACE.operations.index("skip_connect")
     for logits in _logits(model):

@@ -14,9 +14,10 @@ from gdas_tf.keras_backend import check_settings, keras
 from gdas_tf.numerics.primitives import convolution, relu
 from gdas_tf.operations.candidates import FanInUniform, Shape, Update
 from gdas_tf.spaces.base import SearchSpace
-from gdas_tf.spaces.macro import stack
-from gdas_tf.supernet.cells import BatchNorm, Choice, FixedReductionCell, SearchedCell, SupernetLayer
-from gdas_tf.supernet.paths import Sampled
+from gdas_tf.supernet.cells import SearchedCell
+from gdas_tf.supernet.layers import BatchNorm, SupernetLayer
+from gdas_tf.supernet.paths import Choice, Sampled
+from gdas_tf.supernet.reduction import FixedReductionCell
 
 
 def _each(
@@ -32,17 +33,18 @@ def _each(
 class Supernet(SupernetLayer):
     """Images to logits through a stem, searched cells and a classifier (CVPR 2019, section 3.1).
 
-    3x3 convolution to 3C channels and batch norm; the cells of `gdas_tf.spaces.macro.stack`; batch norm,
-    ReLU, global average pooling and a dense layer. All normal cells run one sample of the architecture and
-    all reduction cells another, or every cell runs one of its own.
+    3x3 convolution to 3C channels and batch norm; the cells of `space.stack`; batch norm, ReLU, global
+    average pooling and a dense layer. All normal cells run one sample of the architecture and all reduction
+    cells another, or every cell runs one of its own.
 
     Args:
-        space: Operations and nodes of the cells.
+        space: What the cells look like and how they are stacked.
         classes: Number of classes.
         channels: C, the channels of the first block.
         cells: N, normal cells a block.
-        macro: "paper" or "official", see `gdas_tf.spaces.macro.stack`.
-        fixed_reduction: Use the fixed reduction cell (FRC) instead of a searched one.
+        macro: Of the space, for example "paper" or "autodl", see `gdas_tf.spaces.macro.stack`.
+        fixed_reduction: Use the fixed reduction cell (FRC) instead of a searched one. A space without a
+            reduction cell has no other.
         mean, variance: Per channel, of the training images; the network normalizes its input by them.
         momentum: Of the moving statistics of the batch norms.
         jit_compile: Compile each candidate operation with XLA.
@@ -79,14 +81,15 @@ class Supernet(SupernetLayer):
         if classes < 2:
             raise UsageError(f"classes is {classes}; a classifier needs at least 2")
         self.space, self.classes, self.channels = space, classes, channels
-        self.fixed_reduction, self.mean, self.variance = fixed_reduction, mean, variance
+        self.fixed_reduction = fixed_reduction or not space.reduction
+        self.mean, self.variance = mean, variance
         self.stem_norm = BatchNorm(affine=True, momentum=momentum, name="stem_norm")
         self.cells = []
-        for i, plan in enumerate(stack(channels, cells, macro)):
+        for i, plan in enumerate(space.stack(channels, cells, macro)):
             shared = {"reduce_first": plan.after_reduction, "momentum": momentum, "name": f"cell_{i}"}
             options = {"jit_compile": jit_compile, "pool_norm": pool_norm}
-            if plan.reduction and fixed_reduction:
-                self.cells.append(FixedReductionCell(plan.filters, **shared))
+            if plan.reduction and self.fixed_reduction:
+                self.cells.append(FixedReductionCell(plan.filters, space.inputs, **shared))
             else:
                 self.cells.append(SearchedCell(space, plan.filters, plan.reduction, **options, **shared))
         self.head_norm = BatchNorm(affine=True, momentum=momentum, name="head_norm")
@@ -104,11 +107,12 @@ class Supernet(SupernetLayer):
         )
         shape = (batch, height, width, 3 * self.channels)
         self.stem_norm.build(shape)
-        shapes = [shape, shape]
+        inputs = self.space.inputs
+        shapes = [shape] * inputs
         for cell in self.cells:
             with tf.name_scope(cell.name):
-                cell.build(tuple(shapes[-2:]))
-            shapes.append(cell.compute_output_shape(tuple(shapes[-2:])))
+                cell.build(tuple(shapes[-inputs:]))
+            shapes.append(cell.compute_output_shape(tuple(shapes[-inputs:])))
         self.head_norm.build(shapes[-1])
         self.dense.build((batch, shapes[-1][-1]))
 
@@ -133,11 +137,11 @@ class Supernet(SupernetLayer):
         x = tf.cast(x, self.compute_dtype)
         x = self.stem_norm(convolution(x, tf.cast(self.stem.value, x.dtype)), update=update)
         # What two cells read goes through the ReLU before both only once.
-        states = [relu(x)] * 2
+        states = [relu(x)] * self.space.inputs
         choices = {False: _each(normal, Choice.of), True: _each(reduction, Choice.of)}
         for cell in self.cells:
             arguments = (next(choices[cell.reduction]),) if isinstance(cell, SearchedCell) else ()
-            output = cell((states[-2], states[-1]), *arguments, update=update)
+            output = cell(tuple(states[-self.space.inputs :]), *arguments, update=update)
             states.append(relu(output))
         x = relu(self.head_norm(output, update=update))
         return self.dense(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]))

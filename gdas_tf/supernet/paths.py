@@ -19,3 +19,19 @@ class Sampled(NamedTuple):
     index: tf.Tensor
     soft: tf.Tensor
     gate: tf.Tensor
+
+
+class Choice(NamedTuple):
+    """A sample, its indices taken apart into scalars once a pass for all cells of a kind: see `Sampled`."""
+
+    index: tf.Tensor
+    indices: list[tf.Tensor]
+    gate: tf.Tensor
+
+    @classmethod
+    def of(cls, sample: Sampled) -> Choice:
+        # The choice is made where the branches are dispatched, on the host. The gates only matter to the
+        # backward pass: on a GPU their gradients are gathered there, and come back as one tensor.
+        with tf.device("CPU:0"):
+            indices = tf.unstack(sample.index)
+        return cls(sample.index, indices, sample.gate)

@@ -14,9 +14,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from gdas_tf.supernet.cells import FixedReductionCell, SearchedCell
+from gdas_tf.supernet.cells import SearchedCell
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.supernet.paths import Sampled
+from gdas_tf.supernet.reduction import FixedReductionCell
 
 Kernels = Sequence[tf.Tensor]
 
@@ -34,20 +35,21 @@ def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None)
     if net.mean is not None:
         x = (x - net.mean) / tf.sqrt(tf.constant(net.variance, tf.float64))
     x = _norm(_convolution(x, _wide(net.stem)), net.stem_norm)
-    states = [x, x]
+    inputs = net.space.inputs
+    states = [x] * inputs
     samples = {
         kind: itertools.repeat(given) if isinstance(given, Sampled) else iter(given or ())
         for kind, given in ((False, normal), (True, reduction))
     }
     for cell in net.cells:
-        inputs = [
+        entering = [
             _norm((_factorized if p.reduce else _convolution)(tf.nn.relu(x), *map(_wide, p.kernels)))
-            for x, p in zip(states[-2:], cell.preprocess, strict=True)
+            for x, p in zip(states[-inputs:], cell.preprocess, strict=True)
         ]
         if isinstance(cell, FixedReductionCell):
-            states.append(_fixed_reduction(cell, inputs))
+            states.append(_fixed_reduction(cell, entering))
         else:
-            states.append(_searched(cell, inputs, next(samples[cell.reduction])))
+            states.append(_searched(cell, entering, next(samples[cell.reduction])))
     x = tf.reduce_mean(tf.nn.relu(_norm(states[-1], net.head_norm)), [1, 2])
     return x @ _wide(net.dense.kernel) + _wide(net.dense.bias)
 
@@ -63,7 +65,7 @@ def _searched(cell: SearchedCell, states: list[tf.Tensor], sample: Sampled) -> t
                 y = _norm(y)
             terms.append(_wide(sample.gate)[number] * y)
         states = [*states, tf.add_n(terms)]
-    return tf.concat(states[2:], -1)
+    return states[-1] if cell.space.output == "last" else tf.concat(states[cell.inputs :], -1)
 
 
 def _candidate(name: str, x: tf.Tensor, kernels: Kernels, stride: int) -> tf.Tensor:
