@@ -469,7 +469,7 @@ def test_existing_run_directory_is_not_touched(gdas, finished):
     line = complaint(gdas("retrain", run.path), 2)
     assert "its retrain has begun already; go on with it by --resume" in line
     line = complaint(gdas("derive", run.path, "--derive-ranks", "2,3"), 2)
-    assert "derive.ranks = [1, 2] there, [2, 3] now" in line
+    assert "--derive-ranks = [1, 2] there, [2, 3] now" in line
     changed = [path for path, time_ns in before.items() if path.stat().st_mtime_ns != time_ns]
     assert not changed
 
