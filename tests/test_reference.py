@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.macro import CellPlan
 from gdas_tf.supernet import branches, cells, layers, mixed, reference
 from gdas_tf.supernet.network import Supernet
-from gdas_tf.supernet.paths import Sampled
+from gdas_tf.supernet.paths import Mixture, Sampled
 
 BOUND = 1e-5
 """Largest accepted difference, as a share of the largest entry of the reference's tensor.
@@ -28,6 +29,12 @@ apart by 1e-3. The seeds are such that none does.
 
 SMALL = ("skip_connect", "sep_conv_3x3", "dil_conv_3x3", "avg_pool_3x3", "max_pool_3x3")
 POOLS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1")
+
+MIXED = [
+    (SearchSpace(SMALL, nodes=2), (8, 8), {}),
+    (SearchSpace.named("gdas-12", nodes=2), (9, 10), {}),
+    (SearchSpace(POOLS, 2, name="mine", inputs=1, keep="all", output="last"), (9, 10), {"pool_norm": True}),
+]
 
 SEEDS = (0, 8)
 """Of images and samples. Both together run every operation at both strides."""
@@ -50,7 +57,12 @@ def _indices(net: Supernet, seed: int) -> list[np.ndarray]:
 
 
 def _differences(
-    net: Supernet, size: tuple[int, int], seed: int, updates: Sequence[str], per_cell: bool = False
+    net: Supernet,
+    size: tuple[int, int],
+    seed: int,
+    updates: Sequence[str],
+    per_cell: bool = False,
+    mixture: bool = False,
 ) -> dict[str, float]:
     """By name the differences of the loss and of every gradient, each a share of the reference's largest
     entry."""
@@ -65,6 +77,10 @@ def _differences(
         Sampled(tf.constant(index, tf.int32), tf.zeros((len(index), 1)), gate)
         for index, gate in zip(indices, gates, strict=True)
     ]
+    if mixture:
+        shape = (net.space.edge_count, len(net.space.operations))
+        gates = [tf.nn.softmax(tf.random.stateless_normal(shape, [seed, i])) for i in range(len(indices))]
+        samples = [Mixture(gate) for gate in gates]
     if per_cell:
         samples = [samples[: counts[0]], samples[counts[0] :]]
     weights = net.trainable_variables
@@ -143,6 +159,36 @@ def _samples(net: Supernet) -> list[Sampled]:
     return [Sampled(tf.zeros(edges, tf.int32), tf.zeros((edges, 1)), tf.ones(edges))] * 2
 
 
+@pytest.mark.parametrize("case", MIXED, ids=["8x8", "9x10", "one input, pool norm"])
+def test_mixtures_of_all_operations(case: tuple[SearchSpace, tuple[int, int], dict[str, Any]]) -> None:
+    space, size, options = case
+    net = _supernet(space, size, **options)
+    per_cell = bool(options)
+    differences = _differences(net, size, 1, ("weights", "architecture"), per_cell, mixture=True)
+    kinds = len(net.cells) if per_cell else 2
+    assert len(differences) == 2 + len(net.trainable_variables) + kinds
+    assert _worst(differences) < (BOUND, "")
+
+
+def test_the_statistics_of_a_mixture_move_in_the_update_of_the_weights() -> None:
+    net = _supernet(SearchSpace(("skip_connect", "conv_1x1", "conv_3x3"), 2))
+    edges = net.space.edge_count
+    images = tf.random.stateless_uniform((4, 8, 8, 3), [1, 0])
+    paths = [Mixture(tf.one_hot([2] * edges, 3))] * 2
+    before = [variable.numpy() for variable in net.non_trainable_variables]
+    net(images, *paths, update="architecture")
+    assert all(np.array_equal(v, w) for v, w in zip(before, net.non_trainable_variables, strict=True))
+    trained = net(images, *paths, update="weights")
+    # (The mean of a channel that is zero everywhere stays, its variance moves.)
+    moved = [(v != w.numpy()).mean() for v, w in zip(before, net.non_trainable_variables, strict=True)]
+    assert min(moved) >= 0.5
+    # One operation of weight one is that operation sampled, in training and by the moving statistics.
+    sampled = [Sampled(tf.fill([edges], 2), tf.zeros((edges, 3)), tf.ones(edges))] * 2
+    np.testing.assert_allclose(trained, net(images, *sampled, update="architecture"), atol=1e-5)
+    np.testing.assert_allclose(net(images, *paths), net(images, *sampled), atol=1e-5)
+    assert net.weight_masks(*paths) == [None] * len(net.trainable_variables)
+
+
 def test_the_macro_is_that_of_the_space() -> None:
     def three(channels: int, cells: int, macro: str) -> list[CellPlan]:
         return [CellPlan(channels, False, False)] * (3 * cells)
@@ -151,6 +197,20 @@ def test_the_macro_is_that_of_the_space() -> None:
     net = _supernet(space)
     assert [type(cell) for cell in net.cells] == [cells.SearchedCell] * 3
     assert _worst(_differences(net, (8, 8), 1, ("weights", "architecture"))) < (BOUND, "")
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["searched", "fixed"])
+def test_a_supernet_made_of_its_configuration(fixed: bool) -> None:
+    space = SearchSpace(SMALL, 2, inputs=1, output="last")
+    net = _supernet(space, macro="autodl", pool_norm=True, fixed_reduction=fixed)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(net)))
+    copy = keras.saving.deserialize_keras_object(config)
+    assert copy.get_config() == {**net.get_config(), "mean": [0.4, 0.5, 0.6], "variance": [0.04, 0.05, 0.06]}
+    assert [tuple(v.shape) for v in copy.variables] == [tuple(v.shape) for v in net.variables]
+    for old, new in zip(net.variables, copy.variables, strict=True):
+        new.assign(old)
+    images = tf.random.stateless_uniform((4, 8, 8, 3), [1, 0])
+    assert np.array_equal(copy(images, *_samples(net)), net(images, *_samples(net)))
 
 
 def test_the_samples_run_every_operation_at_both_strides() -> None:

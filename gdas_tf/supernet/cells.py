@@ -13,7 +13,7 @@ from gdas_tf.operations.candidates import Shape, Update
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.supernet.layers import Cell, add
 from gdas_tf.supernet.mixed import MixedOperation
-from gdas_tf.supernet.paths import Choice
+from gdas_tf.supernet.paths import Choice, Mixture
 
 
 class _Edge(NamedTuple):
@@ -86,7 +86,11 @@ class SearchedCell(Cell):
         for mixed in self.mixed:
             mixed.build(self.input_shapes[-1])
 
-    def call(self, inputs: Sequence[tf.Tensor], choice: Choice, update: Update | None = None) -> tf.Tensor:
+    def call(
+        self, inputs: Sequence[tf.Tensor], choice: Choice | Mixture, update: Update | None = None
+    ) -> tf.Tensor:
+        if isinstance(choice, Mixture):
+            return self._mixture(inputs, choice, update)
         if update is None:
             states = [preprocess(x) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
             return self._infer(states, choice)
@@ -105,6 +109,23 @@ class SearchedCell(Cell):
                 for edge in edges
             ]
             states.append(add(terms))
+        return self._output(states)
+
+    def _mixture(self, inputs: Sequence[tf.Tensor], choice: Mixture, update: Update | None) -> tf.Tensor:
+        """All operations of every edge, differentiated by the tape."""
+        states = [preprocess(x, update=update) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
+        statistics: list[list[tf.Tensor]] = [[] for _ in self.mixed]
+        for edges in self.nodes:
+            terms = []
+            for edge in edges:
+                weights = choice.weights[edge.number]
+                y, batch = self.mixed[edge.group].mixture(states[edge.source], weights, edge.row, update)
+                terms.append(y)
+                statistics[edge.group].append(batch)
+            states.append(add(terms))
+        if update == "weights":
+            for mixed, batches in zip(self.mixed, statistics, strict=True):
+                mixed.update_all_statistics(tf.stack(batches))
         return self._output(states)
 
     def _output(self, states: list[tf.Tensor]) -> tf.Tensor:

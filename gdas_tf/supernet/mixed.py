@@ -23,6 +23,7 @@ from gdas_tf.supernet.branches import (
     forward_branches,
     inference_branches,
 )
+from gdas_tf.supernet.layers import add
 from gdas_tf.supernet.segments import Segments
 
 
@@ -133,6 +134,42 @@ class MixedOperation(keras.layers.Layer):
         dx.set_shape(edge.shape)
         dparameter.set_shape(kernels.shape if update == "weights" else [])
         return dx, dparameter
+
+    def mixture(
+        self, x: tf.Tensor, weights: tf.Tensor, edge: int, update: Update | None
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The weighted sum of all candidates, differentiable by a tape.
+
+        Args:
+            x: [B, H, W, C].
+            weights: float32 [K].
+            edge: Row of the edge.
+            update: As of the cell's `call`; None in inference, by the moving statistics.
+
+        Returns:
+            The output, and in training the statistics of all candidates' batches [S].
+        """
+        shape = self._edge(x)
+        row = tf.convert_to_tensor(self.kernels.value)[edge]
+        terms, batches = [], []
+        for operation in range(len(self.operations)):
+            kernels = shape.kernels(row, operation)
+            if update is None:
+                moving = shape.segments.moving(self.statistics.value[edge], operation)
+                y = shape.candidate(operation).inference(x, kernels, moving, self.stride)
+            else:
+                y, _, batch = shape.candidate(operation).forward(x, kernels, self.stride)
+                batches += [tf.reshape(value, [-1]) for value in tf.nest.flatten(batch)]
+            terms.append(tf.cast(weights[operation], y.dtype) * y)
+        if update is None:
+            return add(terms), None
+        return add(terms), tf.concat(batches, 0) if batches else tf.zeros([0])
+
+    def update_all_statistics(self, batch: tf.Tensor) -> None:
+        """Move the statistics of all operations by those of a batch [edges, S]."""
+        self.statistics.assign(
+            constant(self.momentum) * self.statistics + constant(1 - self.momentum) * batch
+        )
 
     def update_statistics(self, batch: tf.Tensor, index: tf.Tensor) -> None:
         """Move the statistics of the sampled operations (int32 [edges]) by those of a batch [edges, S]."""

@@ -16,17 +16,19 @@ from gdas_tf.operations.candidates import FanInUniform, Shape, Update
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.supernet.cells import SearchedCell
 from gdas_tf.supernet.layers import BatchNorm, SupernetLayer
-from gdas_tf.supernet.paths import Choice, Sampled
+from gdas_tf.supernet.paths import Choice, Mixture, Paths, Sampled
 from gdas_tf.supernet.reduction import FixedReductionCell
 
 
-def _each(
-    given: Sampled | Sequence[Sampled] | None, make: Callable[[Sampled], Any] = lambda s: s
-) -> Iterator[Any]:
-    """What `make` makes of the sample of each cell of a kind: of one that all share, it is made once."""
-    if isinstance(given, Sampled):
+def _each(given: Paths | Sequence[Paths] | None, make: Callable[[Paths], Any] = lambda p: p) -> Iterator[Any]:
+    """What `make` makes of the paths of each cell of a kind: of those that all share, it is made once."""
+    if isinstance(given, Paths):
         return itertools.repeat(make(given))
-    return iter([make(sample) for sample in given or ()])
+    return iter([make(paths) for paths in given or ()])
+
+
+def _prepared(paths: Paths) -> Choice | Mixture:
+    return Choice.of(paths) if isinstance(paths, Sampled) else paths
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
@@ -81,6 +83,8 @@ class Supernet(SupernetLayer):
         if classes < 2:
             raise UsageError(f"classes is {classes}; a classifier needs at least 2")
         self.space, self.classes, self.channels = space, classes, channels
+        self.cells_per_block, self.macro = cells, macro
+        self.jit_compile, self.pool_norm = jit_compile, pool_norm
         self.fixed_reduction = fixed_reduction or not space.reduction
         self.mean, self.variance = mean, variance
         self.stem_norm = BatchNorm(affine=True, momentum=momentum, name="stem_norm")
@@ -119,17 +123,18 @@ class Supernet(SupernetLayer):
     def call(
         self,
         inputs: tf.Tensor,
-        normal: Sampled | Sequence[Sampled],
-        reduction: Sampled | Sequence[Sampled] | None = None,
+        normal: Paths | Sequence[Paths],
+        reduction: Paths | Sequence[Paths] | None = None,
         update: Update | None = None,
     ) -> tf.Tensor:
-        """Logits [B, classes] of images, with the operations that were sampled.
+        """Logits [B, classes] of images, by the operations that the paths name.
 
         Args:
             inputs: [B, H, W, C] in [0, 1].
-            normal, reduction: Samples of the two kinds of cells: one for all cells of the kind, or a list of
-                one for each. `reduction` is None with the fixed cell.
-            update: Whose gradient the pass is for, None in inference.
+            normal, reduction: What runs in the two kinds of cells, sampled operations or a mixture of all:
+                one for all cells of the kind, or a list of one for each. `reduction` is None with the fixed
+                cell.
+            update: Which gradient the pass must support, None in inference.
         """
         x = inputs
         if self.mean is not None:
@@ -138,7 +143,7 @@ class Supernet(SupernetLayer):
         x = self.stem_norm(convolution(x, tf.cast(self.stem.value, x.dtype)), update=update)
         # What two cells read goes through the ReLU before both only once.
         states = [relu(x)] * self.space.inputs
-        choices = {False: _each(normal, Choice.of), True: _each(reduction, Choice.of)}
+        choices = {False: _each(normal, _prepared), True: _each(reduction, _prepared)}
         for cell in self.cells:
             arguments = (next(choices[cell.reduction]),) if isinstance(cell, SearchedCell) else ()
             output = cell(tuple(states[-self.space.inputs :]), *arguments, update=update)
@@ -147,16 +152,17 @@ class Supernet(SupernetLayer):
         return self.dense(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]))
 
     def weight_masks(
-        self, normal: Sampled | Sequence[Sampled], reduction: Sampled | Sequence[Sampled] | None
+        self, normal: Paths | Sequence[Paths], reduction: Paths | Sequence[Paths] | None
     ) -> list[tf.Tensor | None]:
-        """Which weights were sampled: for each of `trainable_variables` a bool tensor of its shape, or None
-        for one that every pass uses. Samples as of `call`."""
-        samples = {False: _each(normal), True: _each(reduction)}
+        """Which weights ran: for each of `trainable_variables` a bool tensor of its shape, or None for one
+        of which all did. Paths as of `call`."""
+        given = {False: _each(normal), True: _each(reduction)}
         masks = {
             variable.path: mask
             for cell in self.cells
             if isinstance(cell, SearchedCell)
-            for variable, mask in cell.weight_masks(next(samples[cell.reduction]).index)
+            if isinstance(paths := next(given[cell.reduction]), Sampled)
+            for variable, mask in cell.weight_masks(paths.index)
         }
         return [masks.get(variable.path) for variable in self.trainable_variables]
 
@@ -170,3 +176,23 @@ class Supernet(SupernetLayer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "space": self.space.to_json(),
+            "classes": self.classes,
+            "channels": self.channels,
+            "cells": self.cells_per_block,
+            "macro": self.macro,
+            "fixed_reduction": self.fixed_reduction,
+            "mean": self.mean,
+            "variance": self.variance,
+            "jit_compile": self.jit_compile,
+            "pool_norm": self.pool_norm,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Supernet:
+        config = dict(config)
+        return cls(SearchSpace.from_json(config.pop("space")), **config)

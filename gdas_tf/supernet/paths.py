@@ -21,6 +21,20 @@ class Sampled(NamedTuple):
     gate: tf.Tensor
 
 
+class Mixture(NamedTuple):
+    """All K operations on each of E edges, weighted: the output of an edge is their weighted sum.
+
+    weights: float32 [E, K], in the order of `SearchSpace.edges` and `SearchSpace.operations`. Both updates
+        give gradients of them, and of the supernet's weights.
+    """
+
+    weights: tf.Tensor
+
+
+Paths = Sampled | Mixture
+"""What runs on the edges of a cell."""
+
+
 class Choice(NamedTuple):
     """A sample, its indices taken apart into scalars once a pass for all cells of a kind: see `Sampled`."""
 

@@ -2,7 +2,8 @@
 
 Every candidate is written as the papers describe it, in float64, without a custom gradient, a flat vector of
 weights or a `Case`. Only the sampled candidate of an edge is computed, and its gate multiplies the output:
-`h[index] * op_index(x)` (Dong & Yang, CVPR 2019, section 3.2). The tests hold the engine's loss and every
+`h[index] * op_index(x)` (Dong & Yang, CVPR 2019, section 3.2); a mixture is the weighted sum of all
+candidates (Liu, Simonyan & Yang, ICLR 2019, equation 2). The tests hold the engine's loss and every
 gradient against the automatic differentiation of this (tests/test_reference.py). It is slow.
 """
 
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from gdas_tf.supernet.cells import SearchedCell
 from gdas_tf.supernet.network import Supernet
-from gdas_tf.supernet.paths import Sampled
+from gdas_tf.supernet.paths import Paths, Sampled
 from gdas_tf.supernet.reduction import FixedReductionCell
 
 Kernels = Sequence[tf.Tensor]
@@ -28,7 +29,7 @@ def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None)
     Args:
         net: The supernet, built; its weights are read from the variables, so that a tape sees them.
         images: [B, H, W, C] in [0, 1].
-        normal, reduction: A sample of all cells of the kind, or a list of one for each, as of
+        normal, reduction: What runs in all cells of the kind, or a list of one for each, as of
             `Supernet.call`.
     """
     x = tf.cast(images, tf.float64)
@@ -38,7 +39,7 @@ def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None)
     inputs = net.space.inputs
     states = [x] * inputs
     samples = {
-        kind: itertools.repeat(given) if isinstance(given, Sampled) else iter(given or ())
+        kind: itertools.repeat(given) if isinstance(given, Paths) else iter(given or ())
         for kind, given in ((False, normal), (True, reduction))
     }
     for cell in net.cells:
@@ -54,18 +55,26 @@ def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None)
     return x @ _wide(net.dense.kernel) + _wide(net.dense.bias)
 
 
-def _searched(cell: SearchedCell, states: list[tf.Tensor], sample: Sampled) -> tf.Tensor:
+def _searched(cell: SearchedCell, states: list[tf.Tensor], paths: Paths) -> tf.Tensor:
     for edges in cell.nodes:
         terms = []
         for number, source, group, row in edges:
-            mixed, operation = cell.mixed[group], int(sample.index[number])
-            kernels = mixed.segments.kernels(_wide(mixed.kernels)[row], operation)
-            y = _candidate(mixed.operations[operation], states[source], kernels, mixed.stride)
-            if mixed.pool_norm and "pool" in mixed.operations[operation]:
-                y = _norm(y)
-            terms.append(_wide(sample.gate)[number] * y)
+            mixed = cell.mixed[group]
+            for operation, factor in _factors(paths, number).items():
+                kernels = mixed.segments.kernels(_wide(mixed.kernels)[row], operation)
+                y = _candidate(mixed.operations[operation], states[source], kernels, mixed.stride)
+                if mixed.pool_norm and "pool" in mixed.operations[operation]:
+                    y = _norm(y)
+                terms.append(factor * y)
         states = [*states, tf.add_n(terms)]
     return states[-1] if cell.space.output == "last" else tf.concat(states[cell.inputs :], -1)
+
+
+def _factors(paths: Paths, edge: int) -> dict[int, tf.Tensor]:
+    """The operations that run on an edge, each with what multiplies its output."""
+    if isinstance(paths, Sampled):
+        return {int(paths.index[edge]): _wide(paths.gate)[edge]}
+    return dict(enumerate(tf.unstack(_wide(paths.weights)[edge])))
 
 
 def _candidate(name: str, x: tf.Tensor, kernels: Kernels, stride: int) -> tf.Tensor:
