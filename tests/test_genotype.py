@@ -103,7 +103,42 @@ def test_published_genotypes():
         genotype.check_fits(SearchSpace())
 
 
-@pytest.mark.parametrize("genotype", EVERY, ids=lambda genotype: genotype.name)
+OTHERS = [
+    Genotype(CELL, None, "last", output="last"),
+    Genotype([[("conv_1x1", 0)], [("none", 0), ("conv_3x3", 1)]], None, "one", inputs=1),
+    Genotype([[("conv_1x1", 0)]], [[("none", 0)]], "both", inputs=1, output="last"),
+]
+
+
+def test_cells_of_one_input_and_the_last_node_as_output():
+    one, both = OTHERS[1:]
+    assert one.to_text() == "name=one inputs=1 normal=conv1@0/none@0+conv3@1 reduction=fixed"
+    assert both.to_text() == "name=both inputs=1 output=last normal=conv1@0 reduction=none@0"
+    assert list(both.to_json()) == ["name", "inputs", "output", "normal", "reduction"]
+    plain = Genotype(CELL, None)
+    for other in (Genotype(CELL, None, output="last"), Genotype([[("skip_connect", 0)]], None, inputs=1)):
+        assert other != plain and hash(other) != hash(plain)
+    with pytest.raises(UsageError, match=r"node 0, edge 0: input 1 .* 0 to 0 \(0 is c_{k-1}, 1 \+ j is node"):
+        Genotype.from_text("inputs=1 normal=conv1@1 reduction=fixed")
+    with pytest.raises(UsageError, match="node 0: found 1 edge; accepted are 2, as other nodes have 2"):
+        Genotype.from_text("normal=conv1@1/conv1@1+conv1@0 reduction=fixed")
+
+
+@pytest.mark.parametrize("inputs", [0, 3, "x", True, 1.0, None])
+def test_bad_numbers_of_inputs(inputs: object):
+    with pytest.raises(UsageError, match="genotype: inputs is .*; accepted are 1 and 2"):
+        Genotype(CELL, None, inputs=inputs)
+    with pytest.raises(UsageError, match="genotype: inputs is .*; accepted are 1 and 2"):
+        Genotype.from_text(f"inputs={'1.0' if inputs else inputs} normal=skip@0 reduction=fixed")
+
+
+@pytest.mark.parametrize("output", ["first", "", None, 3, ["last"]])
+def test_bad_outputs(output: object):
+    with pytest.raises(UsageError, match="genotype: output is .*; accepted are concatenation, last"):
+        Genotype(CELL, None, output=output)
+
+
+@pytest.mark.parametrize("genotype", [*EVERY, *OTHERS], ids=lambda genotype: genotype.name)
 def test_round_trips(genotype: Genotype, tmp_path: Path):
     text = genotype.to_text()
     assert len(text.splitlines()) == 1
@@ -222,7 +257,7 @@ def test_bad_names(name: object):
         ({"normal": CELL, "reduction": "fix"}, "reduction cell: found 'fix'"),
         (
             {"normal": CELL, "reduction": "fixed", "reduce": []},
-            "unknown key 'reduce'; accepted are name, normal",
+            "unknown key 'reduce'; accepted are name, inputs, output, normal",
         ),
         ({"normal": CELL, "reduction": "fixed", "name": 3}, "name is 3"),
     ],

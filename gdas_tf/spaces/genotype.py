@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.base import CELL_INPUTS, OPERATIONS, SearchSpace
@@ -32,6 +32,9 @@ SHORT_NAMES: dict[str, str] = {
 
 FIXED = "fixed"
 SUFFIXES = (".json", ".txt")
+ABOUT = ("name", "inputs", "output")
+KEYS = (*ABOUT, "normal", "reduction")
+"""What is written of a genotype, as JSON and in the short notation; `ABOUT` may be left out."""
 NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
 
 _RETIRED = {
@@ -48,12 +51,21 @@ class Edge(NamedTuple):
 
     Attributes:
         operation: one of `gdas_tf.spaces.base.OPERATIONS`.
-        input: 0 is c_{k-2}, 1 is c_{k-1} (the outputs of the two cells before), 2 + j is node j.
+        input: in a cell of two inputs 0 is c_{k-2}, 1 is c_{k-1} (the outputs of the two cells before),
+            2 + j is node j; in a cell of one input 0 is c_{k-1}, 1 + j is node j.
     """
 
     operation: str
     input: int
 
+
+Output = Literal["concatenation", "last"]
+
+INPUTS = (1, 2)
+"""The numbers of inputs that a cell may have."""
+
+OUTPUTS: tuple[Output, ...] = get_args(Output)
+"""What a cell may make of its nodes."""
 
 Cell = tuple[tuple[Edge, ...], ...]
 """The nodes of a cell in their order, each the tuple of its edges."""
@@ -63,15 +75,18 @@ Cell = tuple[tuple[Edge, ...], ...]
 class Genotype:
     """The normal and the reduction cell of a network; immutable, hashable, valid.
 
-    A node is the sum of its edges' outputs, a cell's output the concatenation of its nodes. Every node has
-    equally many edges, except for the first ones, which may have as many as there are inputs to them. A node
-    may take one input on several edges; each edge then has its own operation with its own weights. Two
-    genotypes with the same cells are equal, whatever their names.
+    A node is the sum of its edges' outputs, a cell's output the concatenation of its nodes, or the last one.
+    Every node has equally many edges, except for the first ones, which may have as many as there are inputs
+    to them. A node may take one input on several edges; each edge then has its own operation with its own
+    weights. Two genotypes with the same cells are equal, whatever their names.
 
     Args:
         normal: the normal cell; lists and (operation, input) pairs are accepted and converted.
         reduction: the reduction cell, or None for the fixed reduction cell.
         name: letters, digits and `_.+-`, or None.
+        inputs: number of inputs of each cell: 2, the outputs of the two cells before, or 1, that of the cell
+            before.
+        output: what a cell gives: "concatenation" of its nodes, or its "last" node.
 
     Raises:
         UsageError: the cells are not valid; the message names the place.
@@ -88,13 +103,25 @@ class Genotype:
     normal: Cell
     reduction: Cell | None
     name: str | None = dataclasses.field(default=None, compare=False)
+    inputs: int = 2
+    output: Output = "concatenation"
 
     def __post_init__(self) -> None:
+        if self.inputs not in INPUTS or isinstance(self.inputs, bool | float):
+            raise UsageError(
+                f"genotype: inputs is {_show(self.inputs)}; accepted are {' and '.join(map(str, INPUTS))}, "
+                "the number of cells before whose outputs a cell takes"
+            )
+        if self.output not in OUTPUTS:
+            raise UsageError(
+                f"genotype: output is {_show(self.output)}; accepted are {', '.join(OUTPUTS)} (what a cell "
+                "makes of its nodes)"
+            )
         if self.name is not None and not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
             raise UsageError(f"genotype: name is {self.name!r}; accepted are letters, digits and _.+-")
-        object.__setattr__(self, "normal", _to_cell(self.normal, "normal cell"))
+        object.__setattr__(self, "normal", _to_cell(self.normal, self.inputs, "normal cell"))
         if self.reduction is not None:
-            object.__setattr__(self, "reduction", _to_cell(self.reduction, "reduction cell"))
+            object.__setattr__(self, "reduction", _to_cell(self.reduction, self.inputs, "reduction cell"))
             if len(self.reduction) != len(self.normal):
                 raise UsageError(
                     f"genotype: reduction cell: found {_count(len(self.reduction), 'node')}; the normal cell "
@@ -144,11 +171,12 @@ class Genotype:
     def to_json(self) -> dict[str, Any]:
         """Returns what `json.dumps` takes: `normal` and `reduction` as lists of nodes of [operation, input].
 
-        A fixed reduction cell is the string "fixed"; `name` is there only if there is one.
+        A fixed reduction cell is the string "fixed"; `name` is there only if there is one, `inputs` and
+        `output` only if they are not 2 and "concatenation".
         """
         cells: dict[str, Any] = {"normal": _to_lists(self.normal)}
         cells["reduction"] = FIXED if self.reduction is None else _to_lists(self.reduction)
-        return cells if self.name is None else {"name": self.name} | cells
+        return self._about() | cells
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | str) -> Genotype:
@@ -170,23 +198,25 @@ class Genotype:
             if key not in value:
                 raise UsageError(f"genotype: {key} is missing; give the {key} cell as a list of nodes")
         for key in value:
-            if key not in ("name", "normal", "reduction"):
-                raise UsageError(f"genotype: unknown key {key!r}; accepted are name, normal, reduction")
+            if key not in KEYS:
+                raise UsageError(f"genotype: unknown key {key!r}; accepted are {', '.join(KEYS)}")
         reduction = value["reduction"]
         if reduction is None:
             raise UsageError(
                 'genotype: reduction cell: found null; write "fixed" for the fixed reduction cell'
             )
-        return cls(value["normal"], None if reduction == FIXED else reduction, value.get("name"))
+        about = {key: value[key] for key in ABOUT if key in value}
+        return cls(value["normal"], None if reduction == FIXED else reduction, **about)
 
     def to_text(self) -> str:
         """Returns the short notation, one line: `[name=NAME] normal=sep3@0+skip@1/… reduction=…|fixed`.
 
-        An edge is operation@input, edges are joined by `+`, nodes by `/`; see `SHORT_NAMES`.
+        An edge is operation@input, edges are joined by `+`, nodes by `/`; see `SHORT_NAMES`. The words
+        `inputs=1` and `output=last` are there only if they hold.
         """
         reduction = FIXED if self.reduction is None else _to_notation(self.reduction)
-        text = f"normal={_to_notation(self.normal)} reduction={reduction}"
-        return text if self.name is None else f"name={self.name} {text}"
+        about = "".join(f"{key}={value} " for key, value in self._about().items())
+        return f"{about}normal={_to_notation(self.normal)} reduction={reduction}"
 
     @classmethod
     def from_text(cls, text: str) -> Genotype:
@@ -200,7 +230,7 @@ class Genotype:
             key, equals, content = word.partition("=")
             if text in _RETIRED:
                 raise UsageError(f"genotype {text}: {_RETIRED[text]}")
-            if not equals or key not in ("name", "normal", "reduction"):
+            if not equals or key not in KEYS:
                 raise UsageError(
                     f"genotype: cannot read {_show(word)}; accepted is {NOTATION}, "
                     f"or one of {', '.join(GENOTYPES)}"
@@ -215,7 +245,10 @@ class Genotype:
         reduction = None
         if parts["reduction"] != FIXED:
             reduction = _from_notation(parts["reduction"], "reduction cell")
-        return cls(normal, reduction, parts.get("name"))
+        about: dict[str, Any] = {key: parts[key] for key in ABOUT if key in parts}
+        if "inputs" in about and about["inputs"].isdecimal():
+            about["inputs"] = int(about["inputs"])
+        return cls(normal, reduction, **about)
 
     def save(self, path: str | Path) -> None:
         """Writes a file, atomically: JSON for the suffix .json, the short notation for .txt.
@@ -254,14 +287,22 @@ class Genotype:
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
 
+    def _about(self) -> dict[str, Any]:
+        """Name, inputs and output, where they are not the default."""
+        return {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if field.name in ABOUT and (value := getattr(self, field.name)) != field.default
+        }
+
     def _check_edge_counts(self) -> None:
         wanted = self.inputs_per_node
         for name, cell in self.cells.items():
             for number, node in enumerate(cell):
-                if len(node) not in (wanted, min(wanted, CELL_INPUTS + number)):
+                if len(node) not in (wanted, min(wanted, self.inputs + number)):
                     raise UsageError(
                         f"genotype: {name} cell, node {number}: found {_count(len(node), 'edge')}; accepted "
-                        f"are {min(wanted, CELL_INPUTS + number)}, as other nodes have {wanted}"
+                        f"are {min(wanted, self.inputs + number)}, as other nodes have {wanted}"
                     )
 
 
@@ -297,24 +338,28 @@ def random_genotype(
     return Genotype(draw_cell(), draw_cell() if reduction == "searched" else None, f"random-{seed}")
 
 
-def _to_cell(value: Any, place: str) -> Cell:
+def _to_cell(value: Any, inputs: int, place: str) -> Cell:
     """Converts nested sequences to a cell; raises UsageError where they are not one."""
     if not isinstance(value, list | tuple) or not value:
         raise UsageError(
             f"genotype: {place}: found {_show(value)}; accepted is a list of nodes, at least one"
         )
-    return tuple(_to_node(node, number, f"{place}, node {number}") for number, node in enumerate(value))
+    return tuple(
+        _to_node(node, inputs, number, f"{place}, node {number}") for number, node in enumerate(value)
+    )
 
 
-def _to_node(value: Any, number: int, place: str) -> tuple[Edge, ...]:
+def _to_node(value: Any, inputs: int, number: int, place: str) -> tuple[Edge, ...]:
     if not isinstance(value, list | tuple) or not value:
         raise UsageError(
             f"genotype: {place}: found {_show(value)}; accepted is a list of one or more (operation, input)"
         )
-    return tuple(_to_edge(edge, number, f"{place}, edge {position}") for position, edge in enumerate(value))
+    return tuple(
+        _to_edge(edge, inputs, number, f"{place}, edge {position}") for position, edge in enumerate(value)
+    )
 
 
-def _to_edge(value: Any, number: int, place: str) -> Edge:
+def _to_edge(value: Any, inputs: int, number: int, place: str) -> Edge:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise UsageError(f"genotype: {place}: found {_show(value)}; accepted is an (operation, input)")
     operation, source = value
@@ -322,11 +367,11 @@ def _to_edge(value: Any, number: int, place: str) -> Edge:
         raise UsageError(
             f"genotype: {place}: unknown operation {_show(operation)}; accepted are {', '.join(OPERATIONS)}"
         )
-    last = CELL_INPUTS + number - 1
+    last = inputs + number - 1
     if not isinstance(source, int) or isinstance(source, bool) or not 0 <= source <= last:
         raise UsageError(
             f"genotype: {place}: input {_show(source)} doesn't exist; accepted are 0 to {last} "
-            f"(0 is c_{{k-2}}, 1 is c_{{k-1}}, 2 + j is node j)"
+            f"({'0 is c_{k-2}, 1 is c_{k-1}' if inputs == 2 else '0 is c_{k-1}'}, {inputs} + j is node j)"
         )
     return Edge(operation, source)
 
