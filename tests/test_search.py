@@ -13,7 +13,7 @@ import tensorflow as tf
 from gdas_tf.config.sections import Config
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.operations.candidates import CandidateOperation
+from gdas_tf.operations.layer import CandidateOperation
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.optimizers.torch_sgd import SGD, apply_masked

@@ -27,25 +27,9 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from gdas_tf.drawing import layout as cell_layout
 from gdas_tf.drawing.layout import Item, Layout, Link
 from gdas_tf.errors import UsageError
+from gdas_tf.operations.base import OPERATIONS
 from gdas_tf.spaces.base import CELL_INPUTS, SearchSpace
 from gdas_tf.spaces.genotype import Cell, Genotype
-
-OPERATION_COLORS: dict[str, str] = {
-    "none": "#7a7070",
-    "skip_connect": "#00c197",
-    "sep_conv_3x3": "#5b83f4",
-    "sep_conv_5x5": "#03529e",
-    "dil_conv_3x3": "#bebaff",
-    "dil_conv_5x5": "#8a1251",
-    "avg_pool_3x3": "#eccd09",
-    "max_pool_3x3": "#f07905",
-    "sep_conv_7x7": "#06237e",
-    "dil_conv_7x7": "#4e0644",
-    "conv_1x1": "#c54f2d",
-    "conv_3x3": "#682000",
-}
-"""The colour of every operation, the same in all pictures. Chosen so that they stay apart under protanopia,
-deuteranopia and tritanopia (simulation of Machado, Oliveira & Fernandes 2009, distances in Oklab)."""
 
 _INK = "#16191d"
 _MUTED = "#7b828c"
@@ -211,7 +195,7 @@ def draw_search(
             )
         for panel in panels[-1]:
             panel.set_xlabel("epoch")
-        handles = [Patch(color=OPERATION_COLORS[name], label=name) for name in space.operations]
+        handles = [Patch(color=OPERATIONS.get(name).color, label=name) for name in space.operations]
         below.legend(handles=handles[::-1], loc="outside right center", handlelength=1.0, handleheight=1.0)
         _save(figure, path)
 
@@ -297,7 +281,7 @@ def _searched_parts(cell: Cell) -> tuple[list[_Part], list[Link]]:
     for number, node in enumerate(cell, start=CELL_INPUTS):
         for edge in node:
             links += [Link(edge.input, len(parts)), Link(len(parts), number)]
-            parts.append(_Part(edge.operation, 2 * depths[number] - 1, OPERATION_COLORS[edge.operation]))
+            parts.append(_Part(edge.operation, 2 * depths[number] - 1, OPERATIONS.get(edge.operation).color))
     links += [Link(number, len(parts)) for number in range(CELL_INPUTS, len(depths))]
     parts.append(_Part("$c_{k}$", 2 * max(depths) + 1))
     return parts, links
@@ -315,7 +299,7 @@ def _fixed_parts() -> tuple[list[_Part], list[Link]]:
             for text, column, color in branch:
                 links.append(Link(last, len(parts)))
                 last = len(parts)
-                parts.append(_Part(text, column, OPERATION_COLORS[color]))
+                parts.append(_Part(text, column, OPERATIONS.get(color).color))
             links.append(Link(last, len(parts)))
             parts.append(_Part(f"${len(nodes)}$", 4))
             nodes.append(len(parts) - 1)
@@ -436,7 +420,7 @@ def _add_shares(
         step: "mid" draws each epoch as a bar, None joins the epochs.
     """
     epochs = np.arange(len(shares))
-    colors = [OPERATION_COLORS[name] for name in space.operations]
+    colors = [OPERATIONS.get(name).color for name in space.operations]
     axes.stackplot(epochs, shares.T * 100.0, colors=colors, edgecolor="white", linewidth=0.4, step=step)
     axes.set(title=title, xlim=(0, max(len(shares) - 1, 1)), ylim=(0, 100))
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=_STEPS, integer=True))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from gdas_tf.errors import UsageError
+from gdas_tf.operations.base import OPERATIONS
 
-OPERATIONS: tuple[str, ...] = (
+_GDAS = (
     "none",
     "skip_connect",
     "sep_conv_3x3",
@@ -15,17 +16,13 @@ OPERATIONS: tuple[str, ...] = (
     "dil_conv_5x5",
     "avg_pool_3x3",
     "max_pool_3x3",
-    "sep_conv_7x7",
-    "dil_conv_7x7",
-    "conv_1x1",
-    "conv_3x3",
 )
-"""All operations there are. The first eight are the space F of Dong & Yang (CVPR 2019), in its order."""
+"""The space F of Dong & Yang (CVPR 2019), in its order."""
 
 SPACES: dict[str, tuple[str, ...]] = {
-    "gdas": OPERATIONS[:8],
+    "gdas": _GDAS,
     "gdas-4": ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"),
-    "gdas-12": OPERATIONS,
+    "gdas-12": (*_GDAS, "sep_conv_7x7", "dil_conv_7x7", "conv_1x1", "conv_3x3"),
 }
 """The operations of every search space that has a name."""
 

@@ -11,24 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from gdas_tf.errors import UsageError
-from gdas_tf.spaces.base import CELL_INPUTS, OPERATIONS, SearchSpace
+from gdas_tf.operations.base import OPERATIONS
+from gdas_tf.spaces.base import CELL_INPUTS, SearchSpace
 from gdas_tf.user_files import parse_json, read_text
-
-SHORT_NAMES: dict[str, str] = {
-    "none": "none",
-    "skip_connect": "skip",
-    "sep_conv_3x3": "sep3",
-    "sep_conv_5x5": "sep5",
-    "dil_conv_3x3": "dil3",
-    "dil_conv_5x5": "dil5",
-    "avg_pool_3x3": "avg3",
-    "max_pool_3x3": "max3",
-    "sep_conv_7x7": "sep7",
-    "dil_conv_7x7": "dil7",
-    "conv_1x1": "conv1",
-    "conv_3x3": "conv3",
-}
-"""The name of every operation in the short text notation."""
 
 FIXED = "fixed"
 SUFFIXES = (".json", ".txt")
@@ -42,7 +27,6 @@ _RETIRED = {
     "GDAS_F1, and what GDAS_V1_FRC stood for, the normal cell of GDAS_V1 with the fixed reduction cell, is "
     "GDAS_GF"
 }
-_LONG_NAMES = {short: name for name, short in SHORT_NAMES.items()} | {name: name for name in OPERATIONS}
 _NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
@@ -50,7 +34,7 @@ class Edge(NamedTuple):
     """One operation on one input of a node.
 
     Attributes:
-        operation: one of `gdas_tf.spaces.base.OPERATIONS`.
+        operation: one of `gdas_tf.operations.base.OPERATIONS`.
         input: in a cell of two inputs 0 is c_{k-2}, 1 is c_{k-1} (the outputs of the two cells before),
             2 + j is node j; in a cell of one input 0 is c_{k-1}, 1 + j is node j.
     """
@@ -211,7 +195,7 @@ class Genotype:
     def to_text(self) -> str:
         """Returns the short notation, one line: `[name=NAME] normal=sep3@0+skip@1/… reduction=…|fixed`.
 
-        An edge is operation@input, edges are joined by `+`, nodes by `/`; see `SHORT_NAMES`. The words
+        An edge is operation@input, edges are joined by `+`, nodes by `/`; see `Operation.short`. The words
         `inputs=1` and `output=last` are there only if they hold.
         """
         reduction = FIXED if self.reduction is None else _to_notation(self.reduction)
@@ -381,7 +365,9 @@ def _to_lists(cell: Cell) -> list[list[list[Any]]]:
 
 
 def _to_notation(cell: Cell) -> str:
-    return "/".join("+".join(f"{SHORT_NAMES[edge.operation]}@{edge.input}" for edge in node) for node in cell)
+    return "/".join(
+        "+".join(f"{OPERATIONS.short_name(edge.operation)}@{edge.input}" for edge in node) for node in cell
+    )
 
 
 def _from_notation(text: str, place: str) -> list[list[tuple[str, int]]]:
@@ -401,11 +387,12 @@ def _edge_from_notation(text: str, place: str) -> tuple[str, int]:
         raise UsageError(
             f"genotype: {place}: found {_show(text)}; accepted is operation@input, for example sep3@0"
         )
-    if operation not in _LONG_NAMES:
+    long_names = OPERATIONS.long_names()
+    if operation not in long_names:
         raise UsageError(
-            f"genotype: {place}: unknown operation {_show(operation)}; accepted are {', '.join(_LONG_NAMES)}"
+            f"genotype: {place}: unknown operation {_show(operation)}; accepted are {', '.join(long_names)}"
         )
-    return _LONG_NAMES[operation], int(source)
+    return long_names[operation], int(source)
 
 
 def _check_suffix(path: Path) -> None:

@@ -25,7 +25,9 @@ from gdas_tf.numerics.primitives import (
     normalize_gradient,
     relu,
 )
-from gdas_tf.operations.candidates import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
+from gdas_tf.operations.base import Shape, Update
+from gdas_tf.operations.initializers import FanInUniform
+from gdas_tf.operations.skip import factorize, factorized_kernel_shapes
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.supernet.mixed import MixedOperation
 from gdas_tf.supernet.paths import Sampled

@@ -28,14 +28,9 @@ import tensorflow as tf
 
 from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.graph_constants import constant, zeros
-from gdas_tf.operations.candidates import (
-    Candidate,
-    FanInUniform,
-    Shape,
-    Statistics,
-    Update,
-    candidate,
-)
+from gdas_tf.operations.base import Operation, Shape, Statistics, Update, candidate
+from gdas_tf.operations.checks import checked
+from gdas_tf.operations.initializers import FanInUniform
 
 
 class Segments:
@@ -143,7 +138,7 @@ class EdgeShape:
     def segments(self) -> Segments:
         return Segments(self.operations, self.shape[-1], self.stride, self.pool_norm)
 
-    def candidate(self, operation: int) -> Candidate:
+    def candidate(self, operation: int) -> Operation:
         return candidate(self.operations[operation], self.pool_norm)
 
     @property
@@ -173,8 +168,9 @@ def forward_branches(edge: EdgeShape) -> list[Any]:
 
     def branch(operation: int) -> Any:
         def run(x: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            result = edge.candidate(operation).forward(x, edge.kernels(weights, operation), edge.stride)
-            moments = result.moments or (zeros(0),) * MOMENTS
+            kernels = edge.kernels(weights, operation)
+            result = edge.candidate(operation).forward_without_tape(x, kernels, edge.stride)
+            moments = result.reserved or (zeros(0),) * MOMENTS
             return (result.output, edge.segments.flat_statistics(result.statistics, operation), *moments)
 
         return _branch(run, [edge.x, edge.weights], edge, operation)
@@ -279,7 +275,7 @@ class MixedOperation(keras.layers.Layer):
         # Gates and weights stay float32; images arrive in the type that is computed in.
         super().__init__(autocast=False, **kwargs)
         for name in operations:
-            candidate(name)
+            checked(name)
         self.operations = tuple(operations)
         self.stride, self.edges, self.momentum, self.jit_compile = stride, edges, momentum, jit_compile
         self.pool_norm = pool_norm
