@@ -15,7 +15,8 @@ import pytest
 import tensorflow as tf
 
 from gdas_tf.networks.derived import build_network
-from gdas_tf.spaces.base import OPERATIONS, SearchSpace
+from gdas_tf.operations.base import OPERATIONS
+from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.spaces.macro import stack
 from gdas_tf.supernet.network import Supernet

@@ -23,11 +23,12 @@ from gdas_tf.drawing import cells, curves, style
 from gdas_tf.drawing.cells import draw_cell, draw_genotype
 from gdas_tf.drawing.curves import draw_retraining, draw_search
 from gdas_tf.drawing.layout import Item
-from gdas_tf.drawing.style import OPERATION_COLORS
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.spaces.base import OPERATIONS, SearchSpace
+from gdas_tf.operations.base import OPERATIONS
+from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype, random_genotype
 
+OPERATION_COLORS = {name: OPERATIONS.get(name).color for name in OPERATIONS}
 PARALLEL = "normal=sep5@1+sep3@0/sep5@0+sep3@0/avg3@1+skip@0/avg3@0+avg3@0/sep3@1+skip@1 reduction=fixed"
 
 
@@ -306,7 +307,6 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
 
 def test_colours_stay_apart_for_colour_blind_readers():
     """Distances in Oklab (Ottosson 2020), times 100, with the matrices of Machado et al. 2009."""
-    assert set(OPERATION_COLORS) == set(OPERATIONS)
     linear = np.array([_linear(OPERATION_COLORS[name]) for name in OPERATIONS])
     visions = {
         "normal": np.eye(3),
@@ -331,7 +331,7 @@ def test_colours_stay_apart_for_colour_blind_readers():
         for count, least in ((8, 10.0), (12, 7.5)):
             for a, b in itertools.combinations(range(count), 2):
                 distance = 100 * np.linalg.norm(lab[a] - lab[b])
-                assert distance > least, (name, OPERATIONS[a], OPERATIONS[b])
+                assert distance > least, (name, OPERATIONS.names()[a], OPERATIONS.names()[b])
 
 
 def test_labels_are_readable_on_their_colours():

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.spaces.base import OPERATIONS, SearchSpace
+from gdas_tf.operations.base import OPERATIONS
+from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import GENOTYPES, Edge, Genotype, random_genotype
-from gdas_tf.spaces.notation import SHORT_NAMES
 
 CELL = [[("sep_conv_3x3", 0), ("skip_connect", 1)], [("max_pool_3x3", 1), ("sep_conv_5x5", 2)]]
 EVERY = [
@@ -168,8 +168,7 @@ def test_the_written_forms():
     }
     assert "name" not in Genotype(CELL, None).to_json()
     assert Genotype(CELL, None).to_text().startswith("normal=")
-    assert tuple(SHORT_NAMES) == OPERATIONS
-    assert len(set(SHORT_NAMES.values())) == len(OPERATIONS)
+    assert len({OPERATIONS.short_name(name) for name in OPERATIONS}) == len(OPERATIONS)
 
 
 def test_text_takes_long_names_any_order_and_white_space():

@@ -11,11 +11,14 @@ import pytest
 import tensorflow as tf
 
 from gdas_tf.errors import UsageError
-from gdas_tf.networks import derived as network
+from gdas_tf.networks import builder, derived
+from gdas_tf.networks.builder import Builder
 from gdas_tf.networks.derived import build_network, copy_weights, count_parameters
-from gdas_tf.networks.fast_layers import DropPath, FusedBatchNormalization, TrainingDepthwiseConv2D
-from gdas_tf.spaces.base import OPERATIONS
+from gdas_tf.networks.drop_path import DropPathFactors
+from gdas_tf.networks.fast_layers import FusedBatchNormalization, TrainingDepthwiseConv2D
+from gdas_tf.operations.base import OPERATIONS, Operation
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
+from gdas_tf.spaces.macro import stack
 
 GOLDEN = Path(__file__).parent / "data" / "operations.npz"
 COUNTS = {  # of weights; C=36, N=6, 10 classes, without the norm of the head; see docs/method.md
@@ -43,11 +46,11 @@ def images(shape: tuple[int, ...], batch: int = 2, seed: int = 0) -> np.ndarray:
 
 def operation_model(name: str, stride: int, shape: tuple[int, ...], training: bool = True) -> keras.Model:
     """One operation on its own, or the preprocessing of a cell's input."""
-    builder = network._Builder(training=training, seed=0, dtype=None)
+    build = Builder(training=training, seed=0, dtype=None)
     x = keras.Input(shape)
     if name == "relu_conv_bn_1x1":
-        return keras.Model(x, builder.relu_conv_bn(x, shape[-1], 1, stride, name))
-    return keras.Model(x, builder.operation(x, name, stride, name))
+        return keras.Model(x, build.relu_conv_bn(x, shape[-1], 1, stride, name))
+    return keras.Model(x, build.operation(x, OPERATIONS.get(name), stride, name))
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -246,9 +249,9 @@ def test_none_in_a_reduction_cell_has_half_the_size() -> None:
 
 
 def test_grouped_convolution_is_that_of_tensorflow() -> None:
-    builder = network._Builder(training=False, seed=0, dtype=None)
+    build = Builder(training=False, seed=0, dtype=None)
     x = keras.Input((6, 7, 16))
-    model = keras.Model(x, builder.grouped_conv(x, (1, 3), (1, 2), 8, "grouped"))
+    model = keras.Model(x, build.grouped_conv(x, (1, 3), (1, 2), 8, "grouped"))
     values = images((6, 7, 16))
     kernel = np.concatenate(model.get_weights(), -1)
     assert kernel.shape == (1, 3, 2, 16)
@@ -378,7 +381,7 @@ def test_training_depthwise_convolution_is_that_of_keras(
 
 
 def test_drop_path_drops_whole_examples_and_keeps_the_mean() -> None:
-    layer = DropPath(paths=3, rate=0.25, seed=5)
+    layer = DropPathFactors(paths=3, rate=0.25, seed=5)
     x = images((2, 2, 1), 4000)
     factors = [factor.numpy() for factor in layer(x, training=True)]
     assert [factor.shape for factor in factors] == [(4000, 1, 1, 1)] * 3
@@ -394,15 +397,15 @@ def test_drop_path_drops_whole_examples_and_keeps_the_mean() -> None:
 
 
 def test_drop_path_depends_on_seed_and_number_of_the_draw_alone() -> None:
-    def draws(layer: DropPath, count: int) -> list[np.ndarray]:
+    def draws(layer: DropPathFactors, count: int) -> list[np.ndarray]:
         return [np.stack(layer(images((2, 2, 1), 50), training=True)) for _ in range(count)]
 
-    layer = DropPath(paths=2, rate=0.5, seed=5)
+    layer = DropPathFactors(paths=2, rate=0.5, seed=5)
     first = draws(layer, 3)
     state = [variable.numpy() for variable in layer.variables]
     continued = draws(layer, 2)
     assert not (first[0] == first[1]).all()
-    resumed = DropPath(paths=2, rate=0.5, seed=99)
+    resumed = DropPathFactors(paths=2, rate=0.5, seed=99)
     resumed.build((None, 2, 2, 1))
     for variable, value in zip(resumed.variables, state, strict=True):
         variable.assign(value)
@@ -427,6 +430,54 @@ def test_drop_path_is_on_all_edges_but_the_identity() -> None:
     assert not any("cell0" in name and "skip_connect" in name for name in dropped)
     fixed = build_network(TINY_FIXED, (8, 8, 1), 3, channels=4, cells=1, drop_path=0.3)
     assert fixed.get_layer("drop_path").paths == 3 * 1 + 2 * 4
+
+
+def test_a_factor_of_drop_path_without_its_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = list(builder.droppable_paths(TINY, stack(4, 1)))
+    assert len(paths) == 3 * 1 + 2 * 2
+    monkeypatch.setattr(derived, "droppable_paths", lambda *_: [*paths, "cell9_node0_edge0_conv_1x1"])
+    with pytest.raises(AssertionError, match="cell9_node0_edge0_conv_1x1"):
+        build_network(TINY, (8, 8, 1), 3, channels=4, cells=1, drop_path=0.3)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_cells_of_one_input_whose_output_is_the_last_node(fixed: bool) -> None:
+    cell = [[("conv_3x3", 0)], [("skip_connect", 0), ("max_pool_3x3", 1)]]
+    genotype = Genotype(cell, None if fixed else cell, inputs=1, output="last")
+    model = build_network(genotype, (8, 8, 1), 3, channels=4, cells=1, drop_path=0.2, auxiliary=True)
+    shapes = {layer.name: layer.output.shape[1:] for layer in model.layers if layer.name.startswith("cell")}
+    assert shapes["cell0_node1"] == (8, 8, 4)
+    assert shapes["cell1_output" if fixed else "cell1_node1"] == ((4, 4, 16) if fixed else (4, 4, 8))
+    assert not any("input1" in name for name in shapes)
+    assert model.get_layer("cell1_input0_relu").input is model.get_layer("cell0_node1").output
+    assert model.get_layer("drop_path").paths == 3 * 2 + 2 * (2 if fixed else 3)
+    outputs = model(images((8, 8, 1)), training=True)
+    assert outputs["logits"].shape == (2, 3)
+
+
+def test_a_node_of_one_input_that_is_the_first_cell_of_a_large_image() -> None:
+    genotype = Genotype([[("conv_3x3", 0)]], None, inputs=1)
+    model = build_network(genotype, (72, 64, 3), 3, channels=4, cells=1)
+    assert model.get_layer("cell0_input0_conv").output.shape[1:] == (9, 8, 4)
+
+
+class _Flat(Operation):
+    name = "flat"
+
+    def compute(self, x, kernels, stride, norm):
+        return x[:, ::stride, ::stride]
+
+    def layers(self, build, x, stride, name):
+        return keras.layers.GlobalAveragePooling2D(name=name)(x) if stride == 1 else x @ x
+
+
+@pytest.mark.parametrize(
+    ("stride", "message"), [(1, r"layers make \(None, 4\) of"), (2, "layers cannot be built on")]
+)
+def test_layers_of_an_operation_that_do_not_fit_are_named(stride: int, message: str) -> None:
+    build = Builder(training=False, seed=0, dtype=None)
+    with pytest.raises(UsageError, match=f"operation flat: its {message}"):
+        build.operation(keras.Input((8, 6, 4)), _Flat(), stride, "flat")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 from gdas_tf.config.sections import Config
 from gdas_tf.data.dataset import DataSet, load_dataset
 from gdas_tf.errors import UsageError
+from gdas_tf.operations.base import OPERATIONS
 from gdas_tf.preflight import STAGES, check_before_start, check_text, every_operation
-from gdas_tf.spaces.base import OPERATIONS, SearchSpace
+from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import GENOTYPES
 
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from gdas_tf.numerics import primitives
-from gdas_tf.operations import candidates as operations
+from gdas_tf.operations.base import Backward
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.macro import CellPlan
 from gdas_tf.supernet import branches, cells, layers, mixed, reference
@@ -260,14 +260,14 @@ MUTATIONS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
     "max pooling": (primitives, "max_pool_gradient", _scaled(0)),
     "input of inner edges": (mixed.MixedOperation, "backward", _without_input_gradient_of_one_edge),
     "gates of candidates with batch norm": (
-        operations,
-        "_gate",
+        Backward,
+        "gate_of",
         lambda original: lambda products, update: original(products[1:], update),
     ),
     "gates of candidates without": (
-        operations,
-        "_homogeneous",
-        lambda _: lambda dx, x, update: operations.Backward(dx, tf.reduce_sum(dx[1:] * x[1:]), []),
+        Backward,
+        "homogeneous",
+        lambda _: lambda dx, x, update: Backward(dx, tf.reduce_sum(dx[1:] * x[1:]), []),
     ),
 }
 

@@ -15,7 +15,7 @@ from gdas_tf.config.sections import Config
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.numerics.losses import cross_entropy
-from gdas_tf.operations.candidates import CandidateOperation
+from gdas_tf.operations.layer import CandidateOperation
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.loss_scale import MaskedLossScale
 from gdas_tf.optimizers.schedules import cosine_schedule

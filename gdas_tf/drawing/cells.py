@@ -13,7 +13,8 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 
 from gdas_tf.drawing import layout as cell_layout
 from gdas_tf.drawing.layout import Item, Layout, Link
-from gdas_tf.drawing.style import FAINT, INK, MUTED, OPERATION_COLORS, ink_on, save, styled, text_width
+from gdas_tf.drawing.style import FAINT, INK, MUTED, ink_on, save, styled, text_width
+from gdas_tf.operations.base import OPERATIONS
 from gdas_tf.spaces.genotype import Cell, Genotype
 
 _BOX = "#eef1f5"
@@ -137,7 +138,7 @@ def _searched_parts(
     for number, node in enumerate(cell, start=inputs):
         for edge in node:
             links += [Link(edge.input, len(parts)), Link(len(parts), number)]
-            parts.append(_Part(edge.operation, 2 * depths[number] - 1, OPERATION_COLORS[edge.operation]))
+            parts.append(_Part(edge.operation, 2 * depths[number] - 1, OPERATIONS.get(edge.operation).color))
     joined = range(inputs, len(depths)) if output == "concatenation" else [len(depths) - 1]
     links += [Link(number, len(parts)) for number in joined]
     parts.append(_Part("$c_{k}$", 2 * max(depths) + 1))
@@ -156,7 +157,7 @@ def _fixed_parts(inputs: int = 2) -> tuple[list[_Part], list[Link]]:
             for text, column, color in branch:
                 links.append(Link(last, len(parts)))
                 last = len(parts)
-                parts.append(_Part(text, column, OPERATION_COLORS[color]))
+                parts.append(_Part(text, column, OPERATIONS.get(color).color))
             links.append(Link(last, len(parts)))
             parts.append(_Part(f"${len(nodes)}$", 4))
             nodes.append(len(parts) - 1)

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from gdas_tf.drawing.style import FAINT, INK, MUTED, OPERATION_COLORS, save, styled
+from gdas_tf.drawing.style import FAINT, INK, MUTED, save, styled
 from gdas_tf.errors import UsageError
+from gdas_tf.operations.base import OPERATIONS
 from gdas_tf.spaces.base import SearchSpace
 
 _CURVE_COLORS = (INK, "#1f8fb8")
@@ -97,7 +98,7 @@ def draw_search(
             )
         for panel in panels[-1]:
             panel.set_xlabel("epoch")
-        handles = [Patch(color=OPERATION_COLORS[name], label=name) for name in space.operations]
+        handles = [Patch(color=OPERATIONS.get(name).color, label=name) for name in space.operations]
         below.legend(handles=handles[::-1], loc="outside right center", handlelength=1.0, handleheight=1.0)
         save(figure, path)
 
@@ -180,7 +181,7 @@ def _add_shares(
         step: "mid" draws each epoch as a bar, None joins the epochs.
     """
     epochs = np.arange(len(shares))
-    colors = [OPERATION_COLORS[name] for name in space.operations]
+    colors = [OPERATIONS.get(name).color for name in space.operations]
     axes.stackplot(epochs, shares.T * 100.0, colors=colors, edgecolor="white", linewidth=0.4, step=step)
     axes.set(title=title, xlim=(0, max(len(shares) - 1, 1)), ylim=(0, 100))
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=_STEPS, integer=True))

@@ -21,23 +21,6 @@ from matplotlib.textpath import TextPath
 from gdas_tf.errors import UsageError
 from gdas_tf.files import atomic_path
 
-OPERATION_COLORS: dict[str, str] = {
-    "none": "#7a7070",
-    "skip_connect": "#00c197",
-    "sep_conv_3x3": "#5b83f4",
-    "sep_conv_5x5": "#03529e",
-    "dil_conv_3x3": "#bebaff",
-    "dil_conv_5x5": "#8a1251",
-    "avg_pool_3x3": "#eccd09",
-    "max_pool_3x3": "#f07905",
-    "sep_conv_7x7": "#06237e",
-    "dil_conv_7x7": "#4e0644",
-    "conv_1x1": "#c54f2d",
-    "conv_3x3": "#682000",
-}
-"""The colour of every operation, the same in all pictures. Chosen so that they stay apart under protanopia,
-deuteranopia and tritanopia (simulation of Machado, Oliveira & Fernandes 2009, distances in Oklab)."""
-
 INK = "#16191d"
 MUTED = "#7b828c"
 FAINT = "#c3c8cf"

@@ -1,58 +1,13 @@
-"""Layers that only a network in training has: drop-path, and faster twins of two Keras layers."""
+"""Keras layers of a network in training: the same as Keras' own, with faster gradients."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from gdas_tf.keras_backend import keras
-from gdas_tf.numerics.primitives import depthwise, depthwise_kernel_gradient
+from gdas_tf.numerics.primitives import depthwise
 
 layers = keras.layers
-
-
-@keras.saving.register_keras_serializable("gdas_tf")
-class DropPath(layers.Layer):
-    """Draws which paths of a network each example leaves out (Larsson et al., FractalNet, 2017).
-
-    One layer draws for all paths of the network at once: it takes the batch of images and returns one factor
-    per path, float [B, 1, 1, 1], which is 0 with probability `rate` and else 1 / (1 - rate); multiplied with
-    it, a path is dropped or kept. Without training all factors are 1. The numbers depend on the seed and the
-    number of the draw alone, both kept in a variable of the layer: a training that is resumed draws the same.
-
-    Args:
-        paths: number of paths.
-        rate: probability of dropping a path; it becomes a variable, which may be assigned during training.
-        seed: integer seed; None draws one.
-    """
-
-    def __init__(self, paths: int, rate: float = 0.0, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.paths = paths
-        self.initial_rate = rate
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        constant = keras.initializers.Constant(self.initial_rate)
-        self.rate = self.add_weight(
-            name="rate", shape=(), initializer=constant, trainable=False, dtype="float32"
-        )
-
-    def call(self, images: Any, training: bool | None = None) -> list[Any]:
-        shape = (self.paths, keras.ops.shape(images)[0], 1, 1, 1)
-        if training:
-            kept = 1.0 - keras.ops.cast(self.rate, "float32")
-            drawn = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-            factors = keras.ops.where(drawn < kept, 1.0 / kept, 0.0)
-        else:
-            factors = keras.ops.ones(shape)
-        return keras.ops.unstack(keras.ops.cast(factors, self.compute_dtype), self.paths)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "paths": self.paths, "rate": self.initial_rate, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
@@ -92,7 +47,7 @@ class TrainingDepthwiseConv2D(layers.DepthwiseConv2D):
         same = self.padding == "same" and self.kernel_size[0] % 2 and len(set(self.kernel_size)) == 1
         if not same or self.strides != (1, 1) or self.depth_multiplier != 1 or self.use_bias:
             return super().call(inputs)
-        return _depthwise(inputs, tf.cast(self.kernel, inputs.dtype), self.dilation_rate[0])
+        return depthwise(inputs, tf.cast(self.kernel, inputs.dtype), 1, self.dilation_rate[0])
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
@@ -106,17 +61,3 @@ class TrainingCropping2D(layers.Cropping2D):
         (top, bottom), (left, right) = self.cropping
         height, width = inputs.shape[1] - top - bottom, inputs.shape[2] - left - right
         return tf.slice(inputs, [0, top, left, 0], [-1, height, width, -1])
-
-
-def _depthwise(x: tf.Tensor, kernel: tf.Tensor, dilation: int) -> tf.Tensor:
-    @tf.custom_gradient
-    def convolution(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            # At stride 1 with an odd kernel the input's gradient is the convolution with the kernel turned by
-            # 180 degrees.
-            dx = depthwise(dy, tf.reverse(kernel, [0, 1]), 1, dilation)
-            return dx, depthwise_kernel_gradient(dy, x, tuple(kernel.shape), 1, dilation)
-
-        return depthwise(x, kernel, 1, dilation), gradient
-
-    return convolution(x, kernel)

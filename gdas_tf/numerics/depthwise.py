@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from gdas_tf.numerics.graph_constants import constant
+from gdas_tf.numerics.lazy import tf
 
 
 def kernel_gradient(dy: tf.Tensor, x: tf.Tensor, size: int, dilation: int = 1) -> tf.Tensor:

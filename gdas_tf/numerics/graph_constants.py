@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import tensorflow as tf
+from gdas_tf.numerics.lazy import tf
 
 
 def constant(value: float | Iterable[Any]) -> tf.Tensor:

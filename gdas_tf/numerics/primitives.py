@@ -14,12 +14,11 @@ computes of an image turned by 180 degrees with kernels turned by 180 degrees (t
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
-
-import tensorflow as tf
+from typing import Any, NamedTuple
 
 from gdas_tf.numerics.depthwise import kernel_gradient
 from gdas_tf.numerics.graph_constants import constant, ones, zeros
+from gdas_tf.numerics.lazy import tf
 
 EPSILON = 1e-5
 
@@ -120,11 +119,13 @@ def _depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int, dilation: int = 1) 
     )
 
 
-def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, dilation: int = 1) -> tf.Tensor:
-    """Depthwise convolution of [B, H, W, C] with a kernel [h, w, C, 1]; stride or dilation, not both.
+def depthwise_without_gradient(
+    x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, dilation: int = 1
+) -> tf.Tensor:
+    """`depthwise` for a caller that writes its gradient out by the two functions below.
 
-    Differentiate it by the two functions below, not by a tape: the gradient that TensorFlow has for oneDNN's
-    dilated kernel ignores the dilation (TensorFlow 2.21).
+    Never differentiate it by a tape: the gradient that TensorFlow has for oneDNN's dilated kernel ignores the
+    dilation (TensorFlow 2.21).
     """
     if stride == 1:
         kernel = _inner(kernel, _useless_taps(kernel.shape[0], x.shape, dilation))
@@ -135,19 +136,58 @@ def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, dilation: int = 
     return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[dilation, dilation])
 
 
+def depthwise(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, dilation: int = 1) -> tf.Tensor:
+    """Depthwise convolution, differentiated rightly, and fast on a CPU, by any tape.
+
+    Args:
+        x: [B, H, W, C] of known height, width and channels.
+        kernel: [k, k, C, 1], k odd.
+        stride: 1 or 2.
+        dilation: 1 or more; only 1 where the stride is 2.
+
+    Returns:
+        [B, ceil(H / stride), ceil(W / stride), C].
+    """
+    if kernel.shape[0] % 2 == 0 or (stride > 1 and dilation > 1):
+        raise ValueError(
+            f"depthwise: found a kernel of {kernel.shape[0]} rows, stride {stride}, dilation {dilation}; "
+            "accepted are odd kernels with a stride or a dilation, not both"
+        )
+
+    @tf.custom_gradient
+    def convolution(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            if stride == 1:
+                # Of any batch size, known or not: the convolution with the kernel turned by 180 degrees.
+                turned = tf.reverse(kernel, [0, 1])
+                dx = depthwise_without_gradient(dy, turned, 1, dilation)
+            else:
+                shape = x.shape if x.shape.is_fully_defined() else tf.shape(x)
+                dx = depthwise_input_gradient(dy, kernel, shape, stride)
+            return dx, depthwise_kernel_gradient(dy, x, tuple(kernel.shape), stride, dilation)
+
+        return depthwise_without_gradient(x, kernel, stride, dilation), gradient
+
+    return convolution(x, kernel)
+
+
 def depthwise_input_gradient(
-    dy: tf.Tensor, kernel: tf.Tensor, input_shape: tf.TensorShape, stride: int = 1, dilation: int = 1
+    dy: tf.Tensor,
+    kernel: tf.Tensor,
+    input_shape: tf.TensorShape | tf.Tensor,
+    stride: int = 1,
+    dilation: int = 1,
 ) -> tf.Tensor:
-    """Gradient of `depthwise` by its input, of shape `input_shape`."""
+    """Gradient of `depthwise` by its input, of shape `input_shape` (a tensor only at stride 2)."""
     if stride == 1:
         kernel = _inner(kernel, _useless_taps(kernel.shape[0], input_shape, dilation))
     if dilation > 1 or kernel.shape[0] == 1:
         # At stride 1 with an odd kernel the gradient is the convolution with the kernel turned by 180
         # degrees. (oneDNN's own input gradient ignores the dilation without saying so.)
-        return depthwise(dy, tf.reverse(kernel, constant((0, 1))), 1, dilation)
+        return depthwise_without_gradient(dy, tf.reverse(kernel, constant((0, 1))), 1, dilation)
     dtype = dy.dtype if stride == 1 else _strided_gradient_type(dy.dtype)
     gradient = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-        input_sizes=constant(input_shape),
+        input_sizes=input_shape if tf.is_tensor(input_shape) else constant(input_shape),
         filter=tf.cast(kernel, dtype),
         out_backprop=tf.cast(dy, dtype),
         strides=[1, stride, stride, 1],

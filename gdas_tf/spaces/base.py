@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from gdas_tf.errors import UsageError
+from gdas_tf.operations.base import OPERATIONS
 from gdas_tf.registry import Registry
 from gdas_tf.spaces.macro import CellPlan, stack
 
-OPERATIONS: tuple[str, ...] = (
+_GDAS = (
     "none",
     "skip_connect",
     "sep_conv_3x3",
@@ -20,17 +21,13 @@ OPERATIONS: tuple[str, ...] = (
     "dil_conv_5x5",
     "avg_pool_3x3",
     "max_pool_3x3",
-    "sep_conv_7x7",
-    "dil_conv_7x7",
-    "conv_1x1",
-    "conv_3x3",
 )
-"""All operations there are. The first eight are the space F of Dong & Yang (CVPR 2019), in its order."""
+"""The space F of Dong & Yang (CVPR 2019), in its order."""
 
 OPERATION_SETS: dict[str, tuple[str, ...]] = {
-    "gdas": OPERATIONS[:8],
+    "gdas": _GDAS,
     "gdas-4": ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3"),
-    "gdas-12": OPERATIONS,
+    "gdas-12": (*_GDAS, "sep_conv_7x7", "dil_conv_7x7", "conv_1x1", "conv_3x3"),
 }
 """The sets of operations that have a name."""
 

@@ -8,10 +8,11 @@ import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from gdas_tf.errors import UsageError
-from gdas_tf.spaces.base import INPUTS, OPERATIONS, OUTPUTS, Output, SearchSpace
+from gdas_tf.operations.base import OPERATIONS
+from gdas_tf.spaces.base import INPUTS, OUTPUTS, Output, SearchSpace
 from gdas_tf.spaces.notation import ABOUT, FIXED, KEYS, cell_from_text, cell_to_text, show, words
 from gdas_tf.spaces.published import CELLS, RETIRED
 from gdas_tf.user_files import parse_json, read_text
@@ -24,7 +25,7 @@ class Edge(NamedTuple):
     """One operation on one input of a node.
 
     Attributes:
-        operation: one of `gdas_tf.spaces.base.OPERATIONS`.
+        operation: one of `gdas_tf.operations.base.OPERATIONS`.
         input: in a cell of two inputs 0 is c_{k-2}, 1 is c_{k-1} (the outputs of the two cells before),
             2 + j is node j; in a cell of one input 0 is c_{k-1}, 1 + j is node j.
     """
@@ -32,6 +33,14 @@ class Edge(NamedTuple):
     operation: str
     input: int
 
+
+Output = Literal["concatenation", "last"]
+
+INPUTS = (1, 2)
+"""The numbers of inputs that a cell may have."""
+
+OUTPUTS: tuple[Output, ...] = get_args(Output)
+"""What a cell may make of its nodes."""
 
 Cell = tuple[tuple[Edge, ...], ...]
 """The nodes of a cell in their order, each the tuple of its edges."""
@@ -176,7 +185,7 @@ class Genotype:
     def to_text(self) -> str:
         """Returns the short notation, one line: `[name=NAME] normal=sep3@0+skip@1/… reduction=…|fixed`.
 
-        An edge is operation@input, edges are joined by `+`, nodes by `/`; see `SHORT_NAMES`. The words
+        An edge is operation@input, edges are joined by `+`, nodes by `/`; see `Operation.short`. The words
         `inputs=1` and `output=last` are there only if they hold.
         """
         reduction = FIXED if self.reduction is None else cell_to_text(self.reduction)

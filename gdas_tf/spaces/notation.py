@@ -10,24 +10,8 @@ import re
 from collections.abc import Sequence
 
 from gdas_tf.errors import UsageError
-from gdas_tf.spaces.base import OPERATIONS
+from gdas_tf.operations.base import OPERATIONS
 from gdas_tf.spaces.published import CELLS
-
-SHORT_NAMES: dict[str, str] = {
-    "none": "none",
-    "skip_connect": "skip",
-    "sep_conv_3x3": "sep3",
-    "sep_conv_5x5": "sep5",
-    "dil_conv_3x3": "dil3",
-    "dil_conv_5x5": "dil5",
-    "avg_pool_3x3": "avg3",
-    "max_pool_3x3": "max3",
-    "sep_conv_7x7": "sep7",
-    "dil_conv_7x7": "dil7",
-    "conv_1x1": "conv1",
-    "conv_3x3": "conv3",
-}
-"""The name of every operation in the short text notation."""
 
 FIXED = "fixed"
 NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
@@ -63,7 +47,9 @@ def words(text: str) -> dict[str, str]:
 
 def cell_to_text(cell: Sequence[Sequence[tuple[str, int]]]) -> str:
     """Returns the notation of a cell, a list of nodes of (operation, input)."""
-    return "/".join("+".join(f"{SHORT_NAMES[name]}@{source}" for name, source in node) for node in cell)
+    return "/".join(
+        "+".join(f"{OPERATIONS.short_name(name)}@{source}" for name, source in node) for node in cell
+    )
 
 
 def cell_from_text(text: str, place: str) -> list[list[tuple[str, int]]]:
@@ -91,7 +77,7 @@ def _edge_from_text(text: str, place: str) -> tuple[str, int]:
         raise UsageError(
             f"genotype: {place}: found {show(text)}; accepted is operation@input, for example sep3@0"
         )
-    names = {short: name for name, short in SHORT_NAMES.items()} | {name: name for name in OPERATIONS}
+    names = OPERATIONS.long_names()
     if operation not in names:
         raise UsageError(
             f"genotype: {place}: unknown operation {show(operation)}; accepted are {', '.join(names)}"

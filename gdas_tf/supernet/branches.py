@@ -25,7 +25,7 @@ from typing import Any
 import tensorflow as tf
 
 from gdas_tf.numerics.graph_constants import zeros
-from gdas_tf.operations.candidates import Candidate, Shape, Update, candidate
+from gdas_tf.operations.base import Operation, Shape, Update, candidate
 from gdas_tf.supernet.segments import Segments
 
 
@@ -58,7 +58,7 @@ class EdgeShape:
     def segments(self) -> Segments:
         return Segments(self.operations, self.shape[-1], self.stride, self.pool_norm)
 
-    def candidate(self, operation: int) -> Candidate:
+    def candidate(self, operation: int) -> Operation:
         return candidate(self.operations[operation], self.pool_norm)
 
     @property
@@ -88,8 +88,9 @@ def forward_branches(edge: EdgeShape) -> list[Any]:
 
     def branch(operation: int) -> Any:
         def run(x: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            result = edge.candidate(operation).forward(x, edge.kernels(weights, operation), edge.stride)
-            moments = result.moments or (zeros(0),) * MOMENTS
+            kernels = edge.kernels(weights, operation)
+            result = edge.candidate(operation).forward_without_tape(x, kernels, edge.stride)
+            moments = result.reserved or (zeros(0),) * MOMENTS
             return (result.output, edge.segments.flat_statistics(result.statistics, operation), *moments)
 
         return _branch(run, [edge.x, edge.weights], edge, operation)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.primitives import Normalized
-from gdas_tf.operations.candidates import Shape, Update
+from gdas_tf.operations.base import Shape, Update
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.supernet.layers import Cell, add
 from gdas_tf.supernet.mixed import MixedOperation

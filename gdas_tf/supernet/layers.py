@@ -22,7 +22,9 @@ from gdas_tf.numerics.primitives import (
     normalize_by,
     normalize_gradient,
 )
-from gdas_tf.operations.candidates import FanInUniform, Shape, Update, factorize, factorized_kernel_shapes
+from gdas_tf.operations.base import Shape, Update
+from gdas_tf.operations.initializers import FanInUniform
+from gdas_tf.operations.skip import factorize, factorized_kernel_shapes
 
 
 class SupernetLayer(keras.layers.Layer):

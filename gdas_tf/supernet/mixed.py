@@ -14,7 +14,9 @@ import tensorflow as tf
 
 from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.graph_constants import constant
-from gdas_tf.operations.candidates import FanInUniform, Shape, Update, candidate
+from gdas_tf.operations.base import Shape, Update
+from gdas_tf.operations.checks import checked
+from gdas_tf.operations.initializers import FanInUniform
 from gdas_tf.supernet.branches import (
     MOMENTS,
     EdgeShape,
@@ -62,7 +64,7 @@ class MixedOperation(keras.layers.Layer):
         # Gates and weights stay float32; images arrive in the type that is computed in.
         super().__init__(autocast=False, **kwargs)
         for name in operations:
-            candidate(name)
+            checked(name)
         self.operations = tuple(operations)
         self.stride, self.edges, self.momentum, self.jit_compile = stride, edges, momentum, jit_compile
         self.pool_norm = pool_norm

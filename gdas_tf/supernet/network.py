@@ -12,7 +12,8 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import check_settings, keras
 from gdas_tf.numerics.primitives import convolution, relu
-from gdas_tf.operations.candidates import FanInUniform, Shape, Update
+from gdas_tf.operations.base import Shape, Update
+from gdas_tf.operations.initializers import FanInUniform
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.supernet.cells import SearchedCell
 from gdas_tf.supernet.layers import BatchNorm, SupernetLayer

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.primitives import convolution, max_pool, relu
-from gdas_tf.operations.candidates import FanInUniform, Shape, Update
+from gdas_tf.operations.base import Shape, Update
+from gdas_tf.operations.initializers import FanInUniform
 from gdas_tf.supernet.layers import BatchNorm, Cell
 
 

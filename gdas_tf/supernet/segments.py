@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from gdas_tf.numerics.graph_constants import constant, zeros
-from gdas_tf.operations.candidates import Statistics, candidate
+from gdas_tf.operations.base import Statistics, candidate
 
 
 class Segments:

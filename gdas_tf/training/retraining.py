@@ -14,7 +14,7 @@ from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
 from gdas_tf.networks.derived import build_network, copy_weights
-from gdas_tf.networks.fast_layers import DropPath
+from gdas_tf.networks.drop_path import DropPathFactors
 from gdas_tf.networks.model_file import save_model
 from gdas_tf.numerics.losses import cross_entropy, hits
 from gdas_tf.optimizers.flat_sgd import FlatSGD
@@ -252,7 +252,7 @@ class _DropPathSchedule(keras.callbacks.Callback):
 
     def __init__(self, network: keras.Model, settings: RetrainConfig) -> None:
         super().__init__()
-        self.layers = [layer for layer in network.layers if isinstance(layer, DropPath)]
+        self.layers = [layer for layer in network.layers if isinstance(layer, DropPathFactors)]
         self.settings = settings
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
