@@ -25,7 +25,7 @@ from gdas_tf.drawing.curves import draw_retraining, draw_search
 from gdas_tf.drawing.layout import Item
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.operations.base import OPERATIONS
-from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces.base import OPERATION_SETS, SearchSpace
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype, random_genotype
 
 OPERATION_COLORS = {name: OPERATIONS.get(name).color for name in OPERATIONS}
@@ -307,7 +307,9 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
 
 def test_colours_stay_apart_for_colour_blind_readers():
     """Distances in Oklab (Ottosson 2020), times 100, with the matrices of Machado et al. 2009."""
-    linear = np.array([_linear(OPERATION_COLORS[name]) for name in OPERATIONS])
+    names = OPERATION_SETS["gdas-12"]  # the first eight are the paper's
+    assert set(names) == set(OPERATIONS)
+    linear = np.array([_linear(OPERATION_COLORS[name]) for name in names])
     visions = {
         "normal": np.eye(3),
         "protanopia": [
@@ -331,7 +333,7 @@ def test_colours_stay_apart_for_colour_blind_readers():
         for count, least in ((8, 10.0), (12, 7.5)):
             for a, b in itertools.combinations(range(count), 2):
                 distance = 100 * np.linalg.norm(lab[a] - lab[b])
-                assert distance > least, (name, OPERATIONS.names()[a], OPERATIONS.names()[b])
+                assert distance > least, (name, names[a], names[b])
 
 
 def test_labels_are_readable_on_their_colours():

@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
@@ -33,14 +33,6 @@ class Edge(NamedTuple):
     operation: str
     input: int
 
-
-Output = Literal["concatenation", "last"]
-
-INPUTS = (1, 2)
-"""The numbers of inputs that a cell may have."""
-
-OUTPUTS: tuple[Output, ...] = get_args(Output)
-"""What a cell may make of its nodes."""
 
 Cell = tuple[tuple[Edge, ...], ...]
 """The nodes of a cell in their order, each the tuple of its edges."""
