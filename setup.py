@@ -18,7 +18,7 @@ def _packages() -> dict[str, str]:
 
 setup(
     name="gdas-tf",
-    version="0.1.0",
+    version="0.2.0",
     description="Search a convolutional cell for your images with GDAS, retrain it, export it verified",
     python_requires=">=3.11",
     packages=sorted(_packages()),
@@ -38,6 +38,7 @@ setup(
         "pillow>=10.3",
         "matplotlib>=3.9,<4",
         "pyyaml>=6,<7",
+        "pydantic>=2.7,<3",
         "filelock>=3.13,<4",
         "tqdm>=4.66,<5",
         "psutil>=5.9",

@@ -34,9 +34,10 @@ def ours(options: argparse.Namespace) -> None:
     from gdas_tf.optimizers.torch_sgd import SGD
     from gdas_tf.runtime import graphs_as_written, set_up
     from gdas_tf.spaces.base import SearchSpace
+    from gdas_tf.strategies.gdas import GDAS
     from gdas_tf.supernet.mixed import forward_branches
     from gdas_tf.supernet.network import Supernet
-    from gdas_tf.training.search import SearchModel
+    from gdas_tf.training.search_model import SearchModel
 
     set_up()
     begin = time.perf_counter()
@@ -44,13 +45,14 @@ def ours(options: argparse.Namespace) -> None:
         keras.config.set_dtype_policy(options.precision)
     space = SearchSpace.named(options.operations, nodes=options.nodes)
     supernet = Supernet(space, classes=10, channels=options.channels, cells=options.cells)
-    model = SearchModel(supernet)
-    model.compile(SGD(0.025), keras.optimizers.Adam(3e-4, beta_1=0.5))
+    strategy = GDAS()
+    model = SearchModel(supernet, strategy)
+    model.compile(SGD(0.025))
     model.build((options.batch, options.size, options.size, 3))
-    model.temperature.assign(10.0)
+    strategy.begin_epoch(0, 1)  # temperature 10
     if options.force:
         chosen = np.float32(space.operations.index(options.force) == np.arange(len(space.operations)))
-        for logits in model.logits:
+        for logits in strategy.logits.values():
             logits.assign(np.tile(1e6 * chosen, (space.edge_count, 1)))
     x = tf.random.normal((options.batch, options.size, options.size, 3))
     y = tf.random.uniform((options.batch,), 0, 10, tf.int32)

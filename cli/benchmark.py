@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gdas_tf import pipeline
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, progress_on_stderr
-from gdas_tf.cli.job import open_job
-from gdas_tf.cli.recorded_data import load_data_of
+from gdas_tf.cli.job import load_data_of, open_job
 from gdas_tf.errors import UsageError
-from gdas_tf.files import write_json
-from gdas_tf.runs.run import is_run_directory
+from gdas_tf.files import is_run_directory, write_json
 
 if TYPE_CHECKING:
     from gdas_tf.data.identity import DataRecord
@@ -52,7 +51,6 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if not targets:
         raise UsageError("benchmark: give a run directory or ONNX files")
-    from gdas_tf.cli import stages
     from gdas_tf.export.benchmark import draw_benchmark, format_table, write_csv
 
     _check_suffix("--output", args.output, (".json", ".csv"))
@@ -61,14 +59,14 @@ def main(args: argparse.Namespace) -> int:
         if args.output or args.picture:
             raise UsageError(f"benchmark: --output and --picture go with files; {args.directory} has its own")
         with open_job(args, args.directory) as job:
-            result = stages.benchmark(job)
+            result = pipeline.run_benchmark(job)
     else:
         with progress_on_stderr():
             if "data.name" in args:
                 config, data, _ = load_data_of(args, _records(targets))
             else:
                 config, data = options.resolve_config(args), None
-            result = stages.measure([Path(target) for target in targets], config, data)
+            result = pipeline.measure_files([Path(target) for target in targets], config, data)
     # Before anything is written: if that fails, the figures are not lost.
     print_result(args.json, result, format_table(result))
     if args.output and args.output.lower().endswith(".csv"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
-import os
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from gdas_tf.cli.wording import in_flags
+from gdas_tf.notes import LOGGER
 
 
 def say(text: str) -> None:
@@ -23,35 +25,31 @@ def progress_on_stderr() -> Iterator[None]:
         yield
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow, and sets it up, without what its libraries say of themselves on stderr.
+class _Lines(logging.Handler):
+    """Prints what the library says as plain lines on stderr, in the words of the command line."""
 
-    Those lines come before any setting of TensorFlow's is read; `--debug`, which leaves TF_CPP_MIN_LOG_LEVEL
-    alone, shows them.
-    """
-    first = "tensorflow" not in sys.modules
-    debugging = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2"
-    with contextlib.nullcontext() if debugging else _stderr_nowhere():
-        from gdas_tf.runtime import set_up
-    set_up()
-    if first:
-        # A million objects that stay: the garbage collector need not look through them while graphs are made.
-        # Not later again: what is garbage by then would stay, too.
-        gc.freeze()
+    def emit(self, record: logging.LogRecord) -> None:
+        say(in_flags(self.format(record)))
 
 
 @contextlib.contextmanager
-def _stderr_nowhere() -> Iterator[None]:
-    """Drops what is written to stderr, by C++ as well."""
-    sys.stderr.flush()
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+def library_on_stderr() -> Iterator[None]:
+    """Prints the library's notes and progress (`gdas_tf.notes`) on stderr, once each.
+
+    Some libraries give the root logger a handler when they are imported. It would print each line a second
+    time, so that lines go to the root logger only if it had a handler before, the calling program's.
+    """
+    logger, lines = logging.getLogger(LOGGER), _Lines()
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = logging.getLogger().hasHandlers()
+    logger.addHandler(lines)
     try:
-        os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
+        logger.removeHandler(lines)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def print_result(as_json: bool, result: dict[str, Any], text: str) -> None:

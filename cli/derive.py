@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gdas_tf import pipeline
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result
 from gdas_tf.cli.job import open_job
@@ -41,13 +42,11 @@ def main(args: argparse.Namespace) -> int:
     """Derives."""
     if options.print_config(args):
         return 0
-    from gdas_tf.cli import stages
-
     directory = options.run_directory(args)
     if (directory is None) == (args.logits is None):
         raise UsageError("derive: give a run directory, or --logits FILE.npz")
     if directory is None:
-        genotype = stages.derive_genotype(args.logits, options.resolve_config(args))
+        genotype = pipeline.genotype_of_logits(args.logits, options.resolve_config(args))
         result: dict[str, Any] = {"genotype": genotype.to_text(), "files": {}}
         if args.output:
             genotype.save(args.output)
@@ -56,6 +55,6 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"derive: --output goes with --logits; {directory} gets its genotype.json")
     else:
         with open_job(args, directory) as job:
-            result = {"run_directory": str(job.run.path), **stages.derive(job)}
+            result = {"run_directory": str(job.run.path), **pipeline.run_derivation(job)}
     print_result(args.json, result, "\n".join([result["genotype"], *result["files"].values()]))
     return 0

@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gdas_tf import pipeline
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result
-from gdas_tf.cli.job import Job
 from gdas_tf.errors import UsageError
-from gdas_tf.runs.run import Run, is_run_directory
+from gdas_tf.files import is_run_directory
+from gdas_tf.runs.run import Run
 
 _DESCRIPTION = """\
 Draws the cells of a genotype as PNG and SVG, and of a run also its curves: accuracy and loss, temperature and
@@ -35,8 +36,6 @@ def add_parser(subparsers: Any) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Draws."""
-    from gdas_tf.cli import stages
-
     target = options.run_directory(args)
     if target is None:
         raise UsageError("draw: give a run directory or a genotype")
@@ -45,10 +44,10 @@ def main(args: argparse.Namespace) -> int:
             raise UsageError(
                 f"draw: --output goes with a genotype; those of {target} go to its folder pictures"
             )
-        result = stages.draw(Job(Run.open(target)))
+        result = pipeline.run_drawing(pipeline.Job(Run.open(target)))
     else:
-        genotype = stages.parse_genotype(target)
-        pictures = stages.draw_cells(genotype, Path(args.output or "pictures"))
+        genotype = pipeline.parse_genotype(target)
+        pictures = pipeline.draw_cells(genotype, Path(args.output or "pictures"))
         result = {"files": {path.name: str(path) for path in pictures}}
     print_result(args.json, result, "\n".join(result["files"].values()))
     return 0

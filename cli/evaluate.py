@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gdas_tf import pipeline
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, progress_on_stderr, table
-from gdas_tf.cli.job import open_job
-from gdas_tf.cli.recorded_data import load_data_of
+from gdas_tf.cli.job import load_data_of, open_job
 from gdas_tf.errors import UsageError
 
 _DESCRIPTION = """\
@@ -36,7 +36,6 @@ def main(args: argparse.Namespace) -> int:
     """Evaluates."""
     if options.print_config(args):
         return 0
-    from gdas_tf.cli import stages
     from gdas_tf.networks.model_file import read_model_record
 
     target = options.run_directory(args)
@@ -44,12 +43,12 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("evaluate: give a run directory or a MODEL.keras")
     if target.endswith(".keras"):
         with progress_on_stderr():
-            model = stages.load_model(target)
+            model = pipeline.load_model(target)
             config, data, about_data = load_data_of(args, {f"model {target}": read_model_record(target)})
-            result = {"model": target, **stages.evaluate_model(model, data, config), **about_data}
+            result = {"model": target, **pipeline.evaluate_network(model, data, config), **about_data}
     else:
         with open_job(args, target) as job:
-            result = {"run_directory": target, **stages.evaluate(job)}
+            result = {"run_directory": target, **pipeline.run_evaluation(job)}
     rows: list[tuple[str, str] | None] = [
         ("test accuracy", f"{result['accuracy']:.2%} of {result['images']} images"),
         ("test loss", f"{result['loss']:.4f}"),

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gdas_tf import pipeline
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, progress_on_stderr, table
-from gdas_tf.cli.job import open_job
-from gdas_tf.cli.recorded_data import load_data_of
+from gdas_tf.cli.job import load_data_of, open_job
 from gdas_tf.errors import UsageError
 
 _DESCRIPTION = """\
@@ -42,7 +42,6 @@ def main(args: argparse.Namespace) -> int:
     """Exports."""
     if options.print_config(args):
         return 0
-    from gdas_tf.cli import stages
     from gdas_tf.networks.model_file import read_model_record
 
     target = options.run_directory(args)
@@ -50,18 +49,18 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("export: give a run directory or a MODEL.keras")
     if target.endswith(".keras"):
         with progress_on_stderr():
-            genotype = stages.parse_genotype(args.genotype) if args.genotype else None
-            model = stages.load_model(target)
+            genotype = pipeline.parse_genotype(args.genotype) if args.genotype else None
+            model = pipeline.load_model(target)
             record = read_model_record(target)
             config, data, about_data = load_data_of(args, {f"model {target}": record})
             folder, identity = Path(args.output or "export"), record.identity if record else None
-            result = stages.export_model(model, data, folder, config, genotype, identity)
+            result = pipeline.export_network(model, data, folder, config, genotype, identity)
             result = {"model": target, **result, **about_data}
     elif args.output or args.genotype:
         raise UsageError(f"export: --output and --genotype go with a MODEL.keras; {target} has its own")
     else:
         with open_job(args, target) as job:
-            result = {"run_directory": target, **stages.export(job)}
+            result = {"run_directory": target, **pipeline.run_export(job)}
     from gdas_tf.export.exporter import format_verification
 
     files = table([(name, path) for name, path in result["files"].items()])

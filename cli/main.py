@@ -17,10 +17,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gdas_tf import __version__
-from gdas_tf.cli.options import HelpFormatter, Parser
+from gdas_tf.cli.console import library_on_stderr
+from gdas_tf.cli.options import HelpFormatter, Parser, load_plugins
 from gdas_tf.cli.surroundings import own_surroundings, printing_anything
+from gdas_tf.cli.wording import describe
 from gdas_tf.errors import DivergedError, RunError, UsageError
-from gdas_tf.runs.run import is_run_directory
+from gdas_tf.files import is_run_directory
 
 # Subcommand and its line in `gdas-tf --help`; the module is gdas_tf.cli.<subcommand>, with
 # `add_parser(subparsers)` and `main(args) -> int`.
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with printing_anything(), own_surroundings(debug="--debug" in arguments):
+    with printing_anything(), own_surroundings(debug="--debug" in arguments), library_on_stderr():
         return _run(arguments)
 
 
@@ -73,6 +75,7 @@ def _run(arguments: list[str]) -> int:
     command = next((item for item in arguments if not item.startswith("-")), None)
     try:
         module = importlib.import_module(f"gdas_tf.cli.{command}") if command in COMMANDS else None
+        load_plugins(arguments)
         args = _parser(module).parse_args(arguments)
     except SystemExit as end:  # argparse ends --help and bad options this way
         return int(end.code or 0)
@@ -94,12 +97,13 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        advice = _how_to_go_on(args, error)
+        message = describe(error)
+        advice = _how_to_go_on(args, error, message)
         if isinstance(error, UsageError):
-            _complain(f"error: {error}{advice}")
+            _complain(f"error: {message}{advice}")
             return 2
         if isinstance(error, RunError):
-            _complain(f"failed: {error}{advice}")
+            _complain(f"failed: {message}{advice}")
             return 1
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             _complain(f"error: no file can have a name as long as {str(error.filename)[:60]}...")
@@ -108,10 +112,10 @@ def _run(arguments: list[str]) -> int:
         return 1
 
 
-def _how_to_go_on(args: argparse.Namespace, error: Exception) -> str:
+def _how_to_go_on(args: argparse.Namespace, error: Exception, message: str) -> str:
     """Returns what to add to an error's message, so that nobody begins anew what is done already."""
     directory = getattr(args, "kept_in", None)
-    if directory is None or "--resume" in str(error) or not is_run_directory(directory):
+    if directory is None or "--resume" in message or not is_run_directory(directory):
         return ""
     if isinstance(error, DivergedError):
         genotype = os.path.join(directory, "genotype.json")
@@ -119,7 +123,7 @@ def _how_to_go_on(args: argparse.Namespace, error: Exception) -> str:
         again = ["gdas-tf", "retrain", "--genotype", genotype, "--config", values, "--run-dir", "ANOTHER"]
         return f"; its genotype is kept, for: {shlex.join(again)}" if os.path.exists(genotype) else ""
     # Of wrong use the message says what to do; but another stage may be done by then.
-    if isinstance(error, UsageError) and not getattr(args, "stages_done", 0):
+    if isinstance(error, UsageError) and not args.job.results:
         return ""
     return f"; when that is mended, go on with: {args.go_on_with}"
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import re
-import types
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from gdas_tf.config.sections import PRESETS, Config, Option, options
+from gdas_tf import plugins
+from gdas_tf.config.config import Config, options
+from gdas_tf.config.files import read_values
+from gdas_tf.config.option import Option
+from gdas_tf.config.presets import PRESETS
+from gdas_tf.config.sections import SECTIONS
 from gdas_tf.errors import UsageError
 from gdas_tf.preflight import check_text
 
@@ -134,21 +139,29 @@ def add_config(parser: argparse.ArgumentParser, *sections: str, fields: Sequence
     _add_fields(group, options(None))
     for section in sections:
         _add_fields(parser.add_argument_group(_TITLES[section]), options(section))
+        if section == "search":
+            _add_strategies(parser)
     if fields:
         chosen = [option for option in options() if option.path in fields]
         _add_fields(parser.add_argument_group("as in the search"), chosen)
 
 
+def _add_strategies(parser: argparse.ArgumentParser) -> None:
+    """Adds a group of options for each registered strategy that has a section of its own."""
+    sections = {option.section: None for option in options() if option.section not in (None, *SECTIONS)}
+    for section in sections:
+        _add_fields(parser.add_argument_group(f"search by the strategy {section}"), options(section))
+
+
 def _add_fields(group: argparse._ArgumentGroup, chosen: Iterable[Option]) -> None:
-    presets = {name: Config.preset(name) for name in PRESETS}
     for option in chosen:
-        values = {name: _text(config.get(option.path)) for name, config in presets.items()}
+        values = {name: _text(changes.get(option.path, option.default)) for name, changes in PRESETS.items()}
         default = values.pop("paper")
         others = [f"{name} {value}" for name, value in values.items() if value != default]
         if others:
             default = ", ".join([*others, f"else {default}"])
         # Choices that the placeholder doesn't show stand in the text.
-        about = option.describe() if option.metadata["metavar"] else option.metadata["help"]
+        about = option.describe() if option.metavar else option.help
         text = f"{about} [{default}]".replace("%", "%%")
         if option.is_bool:
             kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
@@ -168,19 +181,18 @@ def _parse_with(option: Option) -> Any:
 
 
 def _metavar(option: Option) -> str:
-    if option.metadata["metavar"]:
-        return option.metadata["metavar"]
-    if option.metadata["choices"]:
-        return "|".join(map(str, option.metadata["choices"]))
-    kinds = typing.get_args(option.type) if isinstance(option.type, types.UnionType) else (option.type,)
-    return {int: "N", float: "X", str: "TEXT"}[kinds[0]]
+    if option.metavar:
+        return option.metavar
+    if option.choices:
+        return "|".join(map(str, option.choices))
+    return {int: "N", float: "X", str: "TEXT"}[option.kind]
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "none"
     return "not set" if value is None else str(value)
 
 
@@ -195,6 +207,39 @@ def print_config(args: argparse.Namespace) -> bool:
     config = resolve_config(args, base)
     print(json.dumps(config.to_dict()) if args.json else config.to_yaml(comments=True), end="\n" * args.json)
     return True
+
+
+def load_plugins(arguments: Sequence[str]) -> None:
+    """Executes the plugins that a command line names, so that its other options may be theirs.
+
+    They stand in `--plugins`, in the file of `--config`, and in the configuration of the run directory.
+
+    Args:
+        arguments: the command line, without the program's name.
+
+    Raises:
+        SystemExit: a plugin cannot be executed; the message is printed.
+    """
+    parser = Parser(prog="gdas-tf", add_help=False, allow_abbrev=False)
+    for name in ("--plugins", "--config", "--run-dir"):
+        parser.add_argument(name, nargs="?")
+    given, others = parser.parse_known_args(arguments)
+    directories = [given.run_dir, *(item for item in others if not item.startswith("-"))]
+    files = [os.path.join(item, "config.yaml") for item in directories if item]
+    found = {"--plugins": given.plugins}
+    for file in [given.config, *files]:
+        if file and os.path.isfile(file):
+            # What is wrong with the file itself is said where it is read for its values.
+            with contextlib.suppress(UsageError):
+                found[f"configuration file {file}"] = read_values(file).get("plugins")
+    for place, value in found.items():
+        try:
+            plugins.load(_PLUGINS.parse(value) if value else ())
+        except UsageError as error:
+            parser.exit(2, f"gdas-tf: error: {place}: {error}\n")
+
+
+_PLUGINS = next(option for option in options(None) if option.name == "plugins")
 
 
 def add_accept_changed_data(parser: argparse.ArgumentParser) -> None:
@@ -226,12 +271,13 @@ def resolve_config(
     paths = {option.path: option for option in options()}
     given = {name: value for name, value in vars(args).items() if name in paths}
     for name, value in given.items():
-        if isinstance(value, str):
-            check_text(paths[name].flag, value)
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                check_text(paths[name].flag, text)
     return base.override(given)
 
 
 def name_flags(message: str) -> str:
     """Returns a message of the library with options in place of the fields of the configuration."""
     flags = {option.path: option.flag for option in options() if option.section}
-    return re.sub(r"\b[a-z]+\.[a-z0-9_]+\b", lambda found: flags.get(found[0], found[0]), message)
+    return re.sub(r"\b[a-z][a-z0-9_-]*\.[a-z0-9_]+\b", lambda found: flags.get(found[0], found[0]), message)

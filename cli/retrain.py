@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.checks import check_before_start
 from gdas_tf.cli.console import duration, print_result, table
 from gdas_tf.cli.job import new_job, open_job
 from gdas_tf.errors import UsageError
-from gdas_tf.runs.run import is_run_directory
+from gdas_tf.files import is_run_directory
 
 _DESCRIPTION = """\
 Trains the network built of a genotype from scratch, on all training images. The genotype is that of the run
@@ -41,10 +41,8 @@ def main(args: argparse.Namespace) -> int:
     """Retrains."""
     if options.print_config(args):
         return 0
-    from gdas_tf.cli import stages
-
     directory = options.run_directory(args)
-    genotype = stages.parse_genotype(args.genotype) if args.genotype else None
+    genotype = pipeline.parse_genotype(args.genotype) if args.genotype else None
     if directory is None and genotype is None:
         raise UsageError("retrain: give a run directory, or --genotype FILE|NAME|TEXT")
     existing = directory is not None and is_run_directory(directory)
@@ -54,10 +52,10 @@ def main(args: argparse.Namespace) -> int:
         )
     with open_job(args, directory) if existing else new_job(args) as job:
         if not job.run.finished("retrain"):
-            check_before_start(job, ["retrain"], genotype or stages.read_genotype(job.run))
+            pipeline.check_before_start(job, ["retrain"], genotype or pipeline.read_genotype(job.run))
         if genotype is not None:
-            stages.set_genotype(job.run, genotype)
-        result = stages.retrain(job)
+            pipeline.set_genotype(job.run, genotype)
+        result = pipeline.run_retraining(job)
     directory = str(job.run.path)
     rows: list[tuple[str, str] | None] = [
         ("epochs", f"{result['epochs']} in {duration(result['seconds'])}"),

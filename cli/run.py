@@ -6,10 +6,10 @@ import argparse
 import time
 from typing import Any
 
+from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.checks import check_before_start
-from gdas_tf.cli.console import duration, print_result, say, table
-from gdas_tf.cli.job import Job, new_job
+from gdas_tf.cli.console import duration, print_result, table
+from gdas_tf.cli.job import new_job
 from gdas_tf.config.sections import SECTIONS
 from gdas_tf.runs.run import FILES
 
@@ -44,28 +44,15 @@ def main(args: argparse.Namespace) -> int:
     """Runs all stages in order."""
     if options.print_config(args):
         return 0
-    from gdas_tf.cli import stages
-
     started = time.monotonic()
     with new_job(args) as job:
-        finished = {name for name in ("search", "retrain") if job.run.finished(name)}
-        derived = stages.read_genotype(job.run) if job.run.file("genotype.json").exists() else None
-        check_before_start(job, [name for name in stages.STAGES if name not in finished], derived)
-        results: dict[str, Any] = {}
-        for number, (name, stage) in enumerate(stages.STAGES.items(), 1):
-            say(f"[{number}/{len(stages.STAGES)}] {name}")
-            if name == "benchmark" and not stages.onnx_files(job.run):
-                say("skipped: --export-formats names no ONNX file, and only those are measured")
-                results[name] = None
-                continue
-            results[name] = stage(job)
-            args.stages_done = number
+        results = pipeline.run_all(job)
         summary = _summarize(job, results, time.monotonic() - started)
     print_result(args.json, summary, _table(summary))
     return 0
 
 
-def _summarize(job: Job, results: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _summarize(job: pipeline.Job, results: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Returns what the closing table shows; None for what no ONNX file was there to tell."""
     run = job.run
     files = {name: str(run.file(name)) for name in FILES if run.file(name).exists()}

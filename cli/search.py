@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.checks import check_before_start
 from gdas_tf.cli.console import duration, print_result, table
 from gdas_tf.cli.job import new_job
 
@@ -35,18 +35,19 @@ def main(args: argparse.Namespace) -> int:
     """Searches."""
     if options.print_config(args):
         return 0
-    from gdas_tf.cli import stages
-
     with new_job(args) as job:
-        check_before_start(job, [] if job.run.finished("search") else ["search"])
-        result = stages.search(job)
+        pipeline.check_before_start(job, [] if job.run.finished("search") else ["search"])
+        result = pipeline.run_search(job)
     directory = str(job.run.path)
-    entropy = result["normal_entropy"]
     rows: list[tuple[str, str] | None] = [
         ("epochs", f"{result['epochs']} in {duration(result['seconds'])}"),
         ("accuracy", f"{result['accuracy']:.2%} where weights learn"),
-        ("", f"{result['architecture_accuracy']:.2%} where the architecture learns"),
-        ("entropy", f"{entropy[0]:.3f} -> {entropy[1]:.3f} nats per edge of the normal cell"),
+    ]
+    if result["architecture_accuracy"] is not None:
+        rows.append(("", f"{result['architecture_accuracy']:.2%} where the architecture learns"))
+    if entropy := result["normal_entropy"]:
+        rows.append(("entropy", f"{entropy[0]:.3f} -> {entropy[1]:.3f} nats per edge of the normal cell"))
+    rows += [
         ("next", f"gdas-tf derive {directory}"),
         None,
         *((path, "") for path in result["files"].values()),

@@ -156,7 +156,7 @@ def network_digest(model: keras.Model) -> str:
 
 
 def _kept(directory: Path, network: str) -> dict[str, dict[str, Any]]:
-    """Returns what an earlier report says of formats of the same network, the files of which are there."""
+    """Returns what an earlier report says of other formats of the same network whose files still exist."""
     path = directory / "verification.json"
     if not path.is_file():
         return {}
@@ -190,7 +190,7 @@ def _verify(
     reference: np.ndarray,
     tolerance: float,
 ) -> dict[str, Any]:
-    """Returns the comparison of a format; of several signatures, that of the one which is farthest off."""
+    """Returns the comparison of a format with the Keras model, by the signature that differs most."""
     comparisons = []
     for signature, predictor in form.predictors(path).items():
         comparison = verification.compare(verification.predict(predictor, pixels), reference, labels)

@@ -33,9 +33,10 @@ _INPUT_RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0
 
 @dataclass(frozen=True)
 class InputOptions:
-    """What an ONNX file doesn't say of itself; each value stands over the file's own metadata.
+    """What an ONNX file doesn't say of itself; each value takes the place of the file's own metadata.
 
-    They are for the files of others: one that gdas-tf exported says all of itself, and ignores them.
+    The options are for files of other programs. A file that gdas-tf exported says all of this; for it the
+    options are ignored.
 
     Args:
         class_names: names of the classes in the order of the output.
@@ -46,7 +47,7 @@ class InputOptions:
         mean: per channel, subtracted from images in [0, 1].
         std: per channel, images are divided by it.
         assumed_shape: height, width and channels where neither the file nor the other options say them;
-            given, what cannot be told is no error.
+            with it, a shape that cannot be told is no error.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -328,7 +329,8 @@ def read_signature(session: Any, options: InputOptions) -> dict[str, Any]:
     """Returns what a session, its metadata and the options say of the classifier, by `Classifier`'s names.
 
     Raises:
-        UsageError: it is no image classifier, or something of it is neither in the file nor in the options.
+        UsageError: it is no image classifier, or a part of its signature is neither in the file nor in the
+            options.
     """
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     if metadata.get("producer", "").startswith("gdas-tf"):
@@ -388,7 +390,9 @@ def _image_shape(
         layout = "nchw" if axes[0] in (1, 3) and axes[2] not in (1, 3) else "nhwc"
         told_otherwise = "image_shape" in metadata or options.assumed_shape is not None
         if axes[0] not in (1, 3) and axes[2] not in (1, 3) and not told_otherwise:
-            raise UsageError(f"cannot tell the layout of input axes {axes}; give --layout nchw or nhwc")
+            raise UsageError(
+                f"cannot tell the layout of input axes {axes}; give InputOptions.layout, nchw or nhwc"
+            )
     height, width, channels = axes if layout == "nhwc" else (*axes[1:], axes[0])
     told = _json(metadata, "image_shape")
     if isinstance(told, list) and len(told) == 3 and all(isinstance(axis, int) and axis > 0 for axis in told):
@@ -398,7 +402,9 @@ def _image_shape(
     if options.image_size is not None:
         if (height, width) != options.image_size and None not in (height, width):
             raise UsageError(
-                "--image-size: found {}x{}; the file takes {}x{}".format(*options.image_size, height, width)
+                "InputOptions.image_size: found {}x{}; the file takes {}x{}".format(
+                    *options.image_size, height, width
+                )
             )
         height, width = options.image_size
     channels = channels or options.image_channels
@@ -408,9 +414,11 @@ def _image_shape(
             for own, assumed in zip((height, width, channels), options.assumed_shape, strict=True)
         )
     if height is None or width is None:
-        raise UsageError("it takes images of any size; give --image-size HEIGHTxWIDTH")
+        raise UsageError("it takes images of any size; give InputOptions.image_size, height and width")
     if channels is None:
-        raise UsageError("it doesn't say how many channels it takes; give --image-channels 1 or 3")
+        raise UsageError(
+            "it doesn't say how many channels it takes; give InputOptions.image_channels, 1 or 3"
+        )
     if channels not in (1, 3):
         raise UsageError(f"it takes images of {channels} channels; accepted are 1 (grey) and 3 (colour)")
     return (height, width, channels), layout

@@ -50,7 +50,7 @@ def save_triton(
         model: as `to_onnx` makes it.
         path: the repository, which `tritonserver --model-repository` takes.
         class_names: one per output.
-        name: of the model in the repository.
+        name: the model's name in the repository.
 
     Raises:
         RunError: the disk is full or read-only.

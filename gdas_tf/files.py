@@ -1,4 +1,4 @@
-"""Writing files whole, and JSON in and out.
+"""Writing files whole, JSON in and out, and what tells a run directory from other folders.
 
 All writing is atomic: a file is written beside its place and renamed, so that a process that is killed at
 any moment, or a disk that fills up, leaves what was there intact.
@@ -27,8 +27,8 @@ TEMPORARY = ".tmp-"
 def writing(path: Path) -> Iterator[None]:
     """Turns errors of the disk met inside into a `RunError` that names the file and the reason."""
     reasons = {
-        errno.ENOSPC: "no space left on the disk; free some and go on with --resume",
-        errno.EDQUOT: "the disk quota is used up; free some space and go on with --resume",
+        errno.ENOSPC: "no space left on the disk; free some",
+        errno.EDQUOT: "the disk quota is used up; free some space",
         errno.EROFS: "the disk is read-only; choose another place",
         errno.EACCES: "permission denied; choose another place",
         errno.EPERM: "permission denied; choose another place",
@@ -116,6 +116,14 @@ def read_json(path: str | Path) -> Any:
         raise UsageError(f"{path}: cannot read it: {reason}") from error
 
 
+def is_run_directory(path: str | Path) -> bool:
+    """Returns whether there is a run directory at a path: one that holds a config.yaml.
+
+    Images are looked for around run directories, too, so that this stands below them.
+    """
+    return (Path(path) / "config.yaml").is_file()
+
+
 def _replace_directory(temporary: Path, path: Path) -> None:
     """Puts a folder in the place of another; a folder cannot be renamed onto one that is not empty."""
     old = path.with_name(f"{TEMPORARY}{os.getpid()}-old-{path.name}")
@@ -126,6 +134,7 @@ def _replace_directory(temporary: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it, as far as it can be removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

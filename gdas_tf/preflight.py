@@ -198,5 +198,7 @@ def _check_network(config: Config, data: DataSet, genotype: Genotype | None) -> 
 def every_operation(space: SearchSpace, fixed_reduction: bool = False) -> Genotype:
     """Returns a genotype with every operation of a search space, in its normal and in its reduction cell."""
     names = iter(itertools.cycle(space.operations))
-    cell = [[(next(names), 0), (next(names), 1)] for _ in range(-(-len(space.operations) // 2))]
-    return Genotype(cell, reduction=None if fixed_reduction else cell)
+    nodes = -(-len(space.operations) // space.inputs)
+    cell = [[(next(names), source) for source in range(space.inputs)] for _ in range(nodes)]
+    reduction = None if fixed_reduction or not space.reduction else cell
+    return Genotype(cell, reduction, inputs=space.inputs, output=space.output)

@@ -67,15 +67,16 @@ def graphs_as_written() -> Iterator[None]:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": before})
 
 
-def spared_from_search(value: tf.Tensor) -> tf.Tensor:
-    """The same value; a graph in which it stands before all `Case` operations is ready to run much sooner.
+def after_reference_variable(value: tf.Tensor) -> tf.Tensor:
+    """The same value, in a graph after a reference variable; what is computed of it is ready to run sooner.
 
     Before TensorFlow first runs a graph it looks for all that is connected with a reference variable, which
     XLA must not compile (`GetNodesRelatedToRefVariables`). To see whether a node is, it unpacks whatever
     functions the node may call, and it keeps none of them: in a search step that is eight branches for each
     edge and pass, and took half of the time from the traced graph to the end of the first step. What comes
     after a node that is known to be connected is connected too, and not looked into. So this puts the value
-    after a reference variable, which nobody reads or writes.
+    after a reference variable, which nobody reads or writes. The value must be one that all `Case` operations
+    depend on, as the images of a batch are.
 
     What comes after it is left alone by XLA's automatic clustering (`tf.config.optimizer.set_jit`), which has
     nothing to gain in a graph of `Case` operations; `jit_compile` of what they call is another matter, and

@@ -1,4 +1,4 @@
-"""What a user wrote: the names of files, and files of text, YAML and JSON.
+"""What a user wrote: the names of files, and files of text, YAML, JSON and arrays.
 
 Editors on Windows put a byte order mark before the text, or write UTF-16; and a key that stands twice in YAML
 or JSON is a mistake, of which the usual readers keep the last. Imports nothing that is slow.
@@ -10,9 +10,12 @@ import codecs
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gdas_tf.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # UTF-32's mark of little-endian text begins with that of UTF-16.
 _MARKS = (
@@ -124,3 +127,48 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError("not YAML that can be read: it is nested too deeply") from error
+
+
+def read_npz(path: str | Path, what: str, advice: str) -> dict[str, np.ndarray]:
+    """Reads the arrays of an .npz file.
+
+    A pickle by that name, or pickled objects in it, are refused: to load them is to run code of the file's.
+    NumPy's own message would advise a switch that does so.
+
+    Args:
+        path: the file, which exists.
+        what: the thing, as an error names it: `data a.npz`.
+        advice: how such a file is made, as an error says it.
+
+    Raises:
+        UsageError: the file is damaged or of another kind, or an array holds objects.
+    """
+    import numpy as np
+
+    where = f"{what}: cannot read it as an .npz file: "
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(8)
+        if begin.startswith(b"\x93NUMPY"):
+            raise UsageError(f"{where}it is a single array, an .npy file by another name; {advice}")
+        if not begin.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # NumPy would take it for a pickle
+            raise UsageError(f"{where}it is no archive of arrays; {advice}")
+        arrays = {}
+        with np.load(path, allow_pickle=False) as file:
+            for name in file.files:
+                try:
+                    value = file[name]
+                except ValueError as error:
+                    if "allow_pickle" in str(error):
+                        reason = f"{name} holds Python objects, not numbers"
+                        raise UsageError(f"{where}{reason}; {advice}") from error
+                    raise
+                if isinstance(value, np.ndarray):  # else another file in the archive
+                    arrays[name] = value
+        return arrays
+    except UsageError:
+        raise
+    except MemoryError as error:
+        raise UsageError(f"{what}: its arrays need more memory than there is") from error
+    except Exception as error:  # of the zip archive, its compression, or NumPy, each of many kinds
+        raise UsageError(f"{where}{' '.join(str(error).split()) or type(error).__name__}") from error

@@ -369,7 +369,7 @@ def complaint(result: Result, code: int) -> str:
         (["run", "--search-sampler", "dice"], "--search-sampler: found 'dice'; accepted: gumbel, direct"),
         (["run", "--search-operations", "conv_9x9"], "conv_9x9"),
         (["run", "--search-operations", "none"], "at least one besides none"),
-        (["run", "--derive-ranks", "1,9"], "derive.ranks: found 1,9; accepted are 1 to 5"),
+        (["run", "--derive-ranks", "1,9"], "--derive-ranks: found 1,9; accepted are 1 to 5"),
         (["run", "--epochs", "3"], "unrecognized arguments: --epochs"),
         (["run", "--config", "absent.yaml"], "absent.yaml: cannot read it: No such file"),
         (["run", "a", "--run-dir", "b"], "found both a and b"),
@@ -465,7 +465,7 @@ def test_existing_run_directory_is_not_touched(gdas, finished):
     line = complaint(gdas("run", run.path), 2)
     assert f"run directory {run.path}: it exists already; go on with it by --resume" in line
     line = complaint(gdas("run", run.path, "--resume", "--search-channels", 3, "--seed", 5), 2)
-    assert "seed = 0 there, 5 now; search.channels = 2 there, 3 now" in line
+    assert "seed = 0 there, 5 now; --search-channels = 2 there, 3 now" in line
     line = complaint(gdas("retrain", run.path), 2)
     assert "its retrain has begun already; go on with it by --resume" in line
     line = complaint(gdas("derive", run.path, "--derive-ranks", "2,3"), 2)
@@ -555,7 +555,8 @@ def test_disk_fills_up_in_the_middle(gdas, tiny_data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Run, "save_checkpoint", full)
         line = complaint(gdas(*arguments), 1)
-    assert "checkpoint.npz: no space left on the disk; free some and go on with --resume" in line
+    assert "checkpoint.npz: no space left on the disk; free some; when that is mended" in line
+    assert line.endswith("go on with: gdas-tf search run --resume")
     assert Run.open("run").load_checkpoint("search")[1] == 1
     assert gdas(*arguments, "--resume").code == 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gdas_tf.cli import stages
+from gdas_tf import pipeline
 from gdas_tf.cli.main import main
 from gdas_tf.errors import DivergedError, RunError, UsageError
 from gdas_tf.runs.run import Run
@@ -48,10 +48,10 @@ def no_stage(monkeypatch):
     def begun(job) -> None:
         raise AssertionError("a stage has begun")
 
-    for name in stages.STAGES:
-        monkeypatch.setitem(stages.STAGES, name, begun)
-    for name in ("search", "retrain"):
-        monkeypatch.setattr(stages, name, begun)
+    for name in pipeline.STAGES:
+        monkeypatch.setitem(pipeline.STAGES, name, begun)
+    for name in ("run_search", "run_retraining"):
+        monkeypatch.setattr(pipeline, name, begun)
 
 
 # --- before the first step --------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_a_failure_after_a_finished_stage(error, code, gdas, monkeypatch):
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setitem(stages.STAGES, "derive", fail)
+        patch.setitem(pipeline.STAGES, "derive", fail)
         found, _, err = gdas("run", "my run", *TINY)
     assert found == code
     assert err.splitlines()[-1].endswith("when that is mended, go on with: gdas-tf run 'my run' --resume")
@@ -218,12 +218,12 @@ def test_a_failure_after_a_finished_stage(error, code, gdas, monkeypatch):
 
 @pytest.mark.parametrize("command", ["search", "retrain"])
 def test_a_failure_within_a_stage(command, gdas, monkeypatch):
-    from gdas_tf.training.callbacks import EpochRecord
+    from gdas_tf.training.callbacks import MetricsLines
 
     def fail(*_) -> None:
         raise KeyError("surprise")
 
-    monkeypatch.setattr(EpochRecord, "on_epoch_end", fail)
+    monkeypatch.setattr(MetricsLines, "on_epoch_end", fail)
     options = ["--genotype", "DARTS_V1", "--retrain-channels", 2] if command == "retrain" else TINY
     options = options[: options.index("--retrain-epochs")] if options is TINY else options
     code, _, err = gdas(command, "run", *options, "--data", "bars.npz")
@@ -235,7 +235,7 @@ def test_a_training_that_diverged_would_do_so_again(gdas, monkeypatch):
     def diverge(job) -> None:
         raise DivergedError("the retrain diverged; lower retrain.learning_rate")
 
-    monkeypatch.setitem(stages.STAGES, "retrain", diverge)
+    monkeypatch.setitem(pipeline.STAGES, "retrain", diverge)
     code, _, err = gdas("run", "run", *TINY)
     assert code == 1 and "--resume" not in err.splitlines()[-1]
     assert "gdas-tf retrain --genotype run/genotype.json --config run/config.yaml --run-dir ANOTHER" in err

@@ -108,8 +108,17 @@ def test_size_and_channels_are_changed_on_request(digits: DataSet) -> None:
 
 def test_test_fraction(digits: DataSet) -> None:
     assert len(load_dataset("digits", test_fraction=0.5).test) == 898
-    assert "raise --data-test-fraction" in error_of("digits", test_fraction=1e-4)
+    assert "raise data.test_fraction" in error_of("digits", test_fraction=1e-4)
     assert "between 0 and 1" in error_of("digits", test_fraction=1.0)
+
+
+def test_what_programs_use_is_found_in_the_package() -> None:
+    import gdas_tf.data
+
+    assert gdas_tf.data.load_dataset is load_dataset
+    assert (gdas_tf.data.DataSet, gdas_tf.data.Split) == (DataSet, Split)
+    with pytest.raises(ImportError, match="cannot import name 'read_dataset'"):
+        from gdas_tf.data import read_dataset  # noqa: F401
 
 
 def test_importing_is_light() -> None:
@@ -311,7 +320,7 @@ def test_folder_of_unequal_sizes(tmp_path: Path) -> None:
     picture(root / "b" / "big.png", size=(40, 30))
     line = error_of(root)
     assert (
-        "a/0.png has 10x12 pixels (height x width), b/big.png has 30x40; resize all by --data-image-size"
+        "a/0.png has 10x12 pixels (height x width), b/big.png has 30x40; resize all by data.image_size"
         in line
     )
     data = load_dataset(str(root), image_size=16, test_fraction=0.4)
@@ -587,7 +596,7 @@ def test_prepared_set_of_other_size(prepared: Path) -> None:
 def test_prepared_set_of_unequal_sizes(prepared: Path) -> None:
     line = error_of("sizes", data_dir=prepared)
     assert "pixels (height x width), number" in line and "10x12" in line and "11x12" in line
-    assert "resize all by --data-image-size" in line
+    assert "resize all by data.image_size" in line
     data = load_dataset("sizes", data_dir=prepared, image_size=8)
     assert data.image_shape == (8, 8, 3) and data.class_names == ("0", "1", "2")
     found = np.concatenate([data.train.images, data.test.images])[:, 3, 3, 1]
@@ -634,7 +643,7 @@ def test_names_that_tfds_does_not_have(prepared: Path, no_network: None) -> None
 def test_set_that_cannot_be_downloaded(tmp_path: Path, no_network: None) -> None:
     line = error_of("mnist", RunError, data_dir=tmp_path)
     assert f"not prepared under {tmp_path}/mnist and cannot be downloaded: no connection to" in line
-    assert "--data-dir" in line and not list(tmp_path.iterdir())
+    assert "data.data_dir" in line and not list(tmp_path.iterdir())
 
 
 def test_cifar10(shared: Path, no_network: None) -> None:
@@ -706,7 +715,7 @@ def test_cache_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     (root / "b" / "4.png").unlink()
     monkeypatch.setattr(image_store, "_MARGIN", 2**62)
     line = error_of(root, RunError, cache_dir=cache)
-    assert "GiB free; choose another folder by --data-cache-dir" in line
+    assert "GiB free; choose another folder by data.cache_dir" in line
     (tmp_path / "file").write_text("")
     assert "cannot write" in error_of(root, RunError, cache_dir=tmp_path / "file")
 

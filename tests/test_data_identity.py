@@ -336,7 +336,7 @@ def test_model_alone_is_measured_on_what_was_held_out_from_it(place, gdas):
         assert result["loss"] == of_run["loss"] and result["accuracy"] == of_run["accuracy"]
     for command, given in (("evaluate", ["--seed", "0"]), ("export", ["--data-test-fraction", "0.3"])):
         line = refused(gdas(command, "r/model.keras", "--data", "d", *given, "--accept-changed-data"))
-        assert "which were drawn with seed 1 and data.test_fraction 0.2" in line
+        assert "which were drawn with seed 1 and --data-test-fraction 0.2" in line
     Path("mine.yaml").write_text("seed: 0\n")
     assert "seed 1" in refused(gdas("evaluate", "r/model.keras", "--data", "d", "--config", "mine.yaml"))
 
@@ -398,7 +398,7 @@ def test_model_of_others_is_measured_with_a_warning(place, gdas):
     code, out, err = gdas("evaluate", "foreign.keras", "--data", "d", "--json")
     assert code == 0 and json.loads(out)["images"] == 10
     assert "model foreign.keras does not say what data it was made on" in err
-    assert "drawn with seed 0 and data.test_fraction 0.2" in err
+    assert "drawn with seed 0 and --data-test-fraction 0.2" in err
 
 
 # --- run directories of older versions, and damaged ones --------------------------------------------------
@@ -462,3 +462,20 @@ def test_change_in_words():
         "it has 3 training and 2 test images, it had 4 and 2"
     )
     assert "as many images" in describe_change(carried, made_up([1, 2, 3, 9], [5, 6], Draw(0, 0.5)))
+
+
+# --- a path that is relative ------------------------------------------------------------------------------
+
+
+def test_relative_data_from_another_folder(place, gdas, monkeypatch):
+    made_in = Path.cwd()
+    Path("r/versions.json").write_text(json.dumps({"made_in": str(made_in), "commands": []}))
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    line = refused(gdas("evaluate", "../r"))
+    assert "data d: there is no such file or folder in the current folder" in line
+    assert f"relative to where run directory ../r was made, {made_in}; go on with it there" in line
+    Path("../r/versions.json").unlink()  # of an older version: nobody knows where it was made
+    assert "was made" not in refused(gdas("evaluate", "../r"))
+    Path("d").symlink_to(made_in / "d")
+    assert gdas("evaluate", "../r")[0] == 0

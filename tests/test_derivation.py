@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -266,3 +268,29 @@ def test_bad_logits():
     for bad in (np.nan, np.inf):
         with pytest.raises(UsageError, match="normal logits: found NaN or infinite numbers"):
             derive(np.full((5, 4), bad), None, TWO_NODES)
+
+
+ALL_EDGES = SearchSpace(TWO_NODES.operations, 2, name="mine", inputs=1, keep="all", output="last")
+
+
+def test_a_space_that_keeps_all_edges():
+    rows = [PROBABILITIES[0], PROBABILITIES[3], PROBABILITIES[2]]
+    genotype = derive(_logits(rows), None, ALL_EDGES, (3, 4), rule="pairs")
+    assert genotype.to_text() == "inputs=1 output=last normal=skip@0/max3@0+sep3@1 reduction=fixed"
+    genotype.check_fits(ALL_EDGES)
+    assert derive(_logits(rows), _logits(rows), ALL_EDGES, keep_none=True).reduction[1][0].operation == "none"
+
+
+def test_cells_of_one_input_keep_the_best_edges():
+    space = dataclasses.replace(ALL_EDGES, keep="best", inputs_per_node=1)
+    rows = [PROBABILITIES[0], PROBABILITIES[3], PROBABILITIES[2]]
+    assert derive(_logits(rows), None, space, (1,)).to_text().split()[2] == "normal=skip@0/sep3@1"
+    with pytest.raises(UsageError, match="ranks: found 3; accepted are 1 to 2"):
+        derive(_logits(rows), None, space, (3,))
+
+
+def test_a_space_without_a_reduction_cell():
+    space = dataclasses.replace(TWO_NODES, name="mine", reduction=False)
+    assert derive(_logits(PROBABILITIES), None, space).reduction is None
+    with pytest.raises(UsageError, match="reduction logits: the search space mine has no reduction cell"):
+        derive(_logits(PROBABILITIES), _logits(PROBABILITIES), space)

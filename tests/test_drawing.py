@@ -19,8 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from test_cell_layout import check_layout
 
-from gdas_tf.drawing import cells as drawing
-from gdas_tf.drawing.cells import draw_cell, draw_genotype, draw_retraining, draw_search
+from gdas_tf.drawing import cells, curves, style
+from gdas_tf.drawing.cells import draw_cell, draw_genotype
+from gdas_tf.drawing.curves import draw_retraining, draw_search
 from gdas_tf.drawing.layout import Item
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.operations.base import OPERATIONS
@@ -34,14 +35,14 @@ PARALLEL = "normal=sep5@1+sep3@0/sep5@0+sep3@0/avg3@1+skip@0/avg3@0+avg3@0/sep3@
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of few pixels, for speed."""
-    monkeypatch.setattr(drawing, "_RESOLUTION", 60)
+    monkeypatch.setattr(style, "RESOLUTION", 60)
 
 
 def _parts(genotype: Genotype, cell: str) -> tuple:
     """What `draw_cell` draws: parts, links and their layout."""
     nodes = genotype.cells.get(cell)
-    parts, links = drawing._fixed_parts() if nodes is None else drawing._searched_parts(nodes)
-    return parts, links, drawing._place_parts(parts, links)
+    parts, links = cells._fixed_parts() if nodes is None else cells._searched_parts(nodes)
+    return parts, links, cells._place_parts(parts, links)
 
 
 def _check_cell(genotype: Genotype, cell: str) -> None:
@@ -49,9 +50,9 @@ def _check_cell(genotype: Genotype, cell: str) -> None:
     items = []
     for part in parts:
         # Every text fits into its box, so boxes that don't overlap mean labels that don't.
-        size = drawing._OPERATION_SIZE if part.color else drawing._NODE_SIZE
+        size = cells._OPERATION_SIZE if part.color else cells._NODE_SIZE
         items.append(Item(part.column, layout_width(layout, len(items)), size * 1.2))
-        assert layout_width(layout, len(items) - 1) >= drawing._text_width(part.text, size) + 6.0
+        assert layout_width(layout, len(items) - 1) >= style.text_width(part.text, size) + 6.0
     check_layout(layout, links, items)
 
 
@@ -175,8 +176,8 @@ def test_text_lies_where_the_layout_says_and_inside_the_picture():
         Genotype.from_text("name=a-name-that-is-as-long-as-names-get normal=none@0 reduction=fixed"),
     ):
         for cell in ("normal", "reduction"):
-            with matplotlib.style.context(["default", drawing._STYLE]):
-                figure = drawing._cell_figure(genotype, cell)
+            with matplotlib.style.context(["default", style.STYLE]):
+                figure = cells._cell_figure(genotype, cell)
                 renderer = FigureCanvasAgg(figure).get_renderer()
             boxes = [text.get_window_extent(renderer) for text in figure.axes[0].texts if text.get_text()]
             for box in boxes:
@@ -245,7 +246,7 @@ def test_shares_are_those_of_the_logits(monkeypatch: pytest.MonkeyPatch, tmp_pat
     space = SearchSpace(("none", "skip_connect", "conv_3x3"), nodes=1)
     logits = np.log(np.array([[[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], [[0.1, 0.1, 0.8], [0.1, 0.2, 0.7]]])) + 5.0
     drawn = []
-    monkeypatch.setattr(drawing, "_add_shares", lambda axes, shares, *_: drawn.append(shares))
+    monkeypatch.setattr(curves, "_add_shares", lambda axes, shares, *_: drawn.append(shares))
     draw_search(_search(1, space, ("normal",))[0], {"normal": logits}, space, tmp_path / "search.svg")
     np.testing.assert_allclose(drawn[0], [[0.4, 0.3, 0.3], [0.1, 0.15, 0.75]])
     np.testing.assert_allclose(drawn[1], [[0.5, 0.0, 0.5], [0.0, 0.0, 1.0]])
@@ -306,7 +307,8 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
 
 def test_colours_stay_apart_for_colour_blind_readers():
     """Distances in Oklab (Ottosson 2020), times 100, with the matrices of Machado et al. 2009."""
-    linear = np.array([_linear(OPERATION_COLORS[name]) for name in OPERATIONS])
+    names = SearchSpace.named("gdas-12").operations  # the first eight are those of the space of GDAS
+    linear = np.array([_linear(OPERATION_COLORS[name]) for name in names])
     visions = {
         "normal": np.eye(3),
         "protanopia": [
@@ -330,13 +332,13 @@ def test_colours_stay_apart_for_colour_blind_readers():
         for count, least in ((8, 10.0), (12, 7.5)):
             for a, b in itertools.combinations(range(count), 2):
                 distance = 100 * np.linalg.norm(lab[a] - lab[b])
-                assert distance > least, (name, OPERATIONS.names()[a], OPERATIONS.names()[b])
+                assert distance > least, (name, names[a], names[b])
 
 
 def test_labels_are_readable_on_their_colours():
     for name, color in OPERATION_COLORS.items():
         lighter, darker = sorted(
-            (_linear(c) @ (0.2126, 0.7152, 0.0722) for c in (color, drawing._ink_on(color))), reverse=True
+            (_linear(c) @ (0.2126, 0.7152, 0.0722) for c in (color, style.ink_on(color))), reverse=True
         )
         assert (lighter + 0.05) / (darker + 0.05) > 4.5, name
 
@@ -370,6 +372,22 @@ def _oklab(linear: np.ndarray) -> np.ndarray:
 
 
 def test_no_global_state_of_matplotlib_is_used():
-    code = "import sys, gdas_tf.drawing.cells; print('matplotlib.pyplot' in sys.modules)"
+    code = (
+        "import sys, gdas_tf.drawing.cells, gdas_tf.drawing.curves; print('matplotlib.pyplot' in sys.modules)"
+    )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "False"
+
+
+@pytest.mark.parametrize("reduction", ["conv1@0/conv3@1+conv1@0", "fixed"])
+def test_cells_of_one_input_that_give_their_last_node(tmp_path: Path, reduction: str):
+    genotype = Genotype.from_text(
+        f"inputs=1 output=last normal=conv1@0/conv3@1+conv1@0 reduction={reduction}"
+    )
+    for cell in ("normal", "reduction"):
+        draw_cell(genotype, cell, tmp_path / f"{cell}.svg")
+    parts, links = cells._searched_parts(genotype.normal, 1, "last")
+    assert [part.text for part in parts[:3]] == ["$c_{k{-}1}$", "$0$", "$1$"]
+    assert [link.source for link in links if link.target == len(parts) - 1] == [2]
+    parts, links = cells._fixed_parts(1)
+    assert sum(link.target == len(parts) - 1 for link in links) == 2

@@ -16,7 +16,18 @@ ROOTS = {"gdas_tf": "gdas_tf", "cli": "gdas_tf.cli", "export": "gdas_tf.export"}
 """Folders of the checkout, by the package that each installs as (setup.py)."""
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "notes", "files", "user_files", "registry", "machine", "keras_backend", "runtime", "numerics"),
+    (
+        "errors",
+        "notes",
+        "files",
+        "user_files",
+        "registry",
+        "plugins",
+        "machine",
+        "keras_backend",
+        "runtime",
+        "numerics",
+    ),
     ("operations", "optimizers"),
     ("spaces", "data"),
     ("supernet", "networks", "drawing"),
@@ -114,6 +125,7 @@ def test_the_command_line_alone_imports_itself_and_the_export() -> None:
                 allowed = (
                     "gdas_tf.export",
                     "gdas_tf.pipeline",
+                    "gdas_tf.preflight",
                     "gdas_tf.studies",
                     "gdas_tf.tuning",
                     "gdas_tf.cli",

@@ -403,3 +403,49 @@ def test_random_genotypes_are_uniform():
         assert len(counts) == classes
         expected = counts.total() / classes
         assert all(abs(count - expected) < 0.12 * expected for count in counts.values())
+
+
+ONE_INPUT = SearchSpace(
+    ("none", "conv_1x1", "conv_3x3"), 3, name="mine", inputs=1, keep="all", output="last", reduction=False
+)
+
+
+def test_random_genotypes_of_other_spaces():
+    for seed in range(30):
+        genotype = random_genotype(ONE_INPUT, seed, allow_none=True)
+        genotype.check_fits(ONE_INPUT)
+        assert [[edge.input for edge in node] for node in genotype.normal] == [[0], [0, 1], [0, 1, 2]]
+        assert (genotype.inputs, genotype.output, genotype.reduction) == (1, "last", None)
+        assert Genotype.from_text(genotype.to_text()) == genotype
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("normal=conv1@0/conv1@0/conv1@0 reduction=fixed", "inputs is 2; the search space mine has 1"),
+        (
+            "inputs=1 normal=conv1@0 reduction=fixed",
+            "output is concatenation; the search space mine has last",
+        ),
+        ("inputs=1 output=last normal=conv1@0 reduction=fixed", "normal cell: found 1 node; .* has 3"),
+        (
+            "inputs=1 output=last normal=conv1@0/conv1@0/conv1@0 reduction=conv1@0/conv1@0/conv1@0",
+            "found a reduction cell; the search space mine has none",
+        ),
+        (
+            "inputs=1 output=last normal=conv1@0/conv1@0/conv1@0 reduction=fixed",
+            "normal cell, node 1: found inputs 0; the search space keeps each of 0 to 1 once",
+        ),
+        (
+            "inputs=1 output=last normal=conv1@0/conv1@0+conv1@1/conv1@0+none@1+none@1 reduction=fixed",
+            "normal cell, node 2: found inputs 0, 1, 1; the search space keeps each of 0 to 2 once",
+        ),
+        (
+            "inputs=1 output=last normal=conv1@0/conv1@0+conv1@1/conv1@0+none@1+skip@2 reduction=fixed",
+            "node 2, edge 2: skip_connect is not in the search space",
+        ),
+    ],
+)
+def test_what_does_not_fit_a_space_of_one_input(text: str, message: str):
+    with pytest.raises(UsageError, match=message):
+        Genotype.from_text(text).check_fits(ONE_INPUT)

@@ -319,7 +319,7 @@ def test_the_command_line_shows_notes_as_lines(pets: Path) -> None:
     """Once, on stderr, without what loggers of other libraries put before it."""
     (pets / "cat" / "x.heic").touch()
     code = (
-        "from gdas_tf.cli.console import import_tensorflow; import_tensorflow()\n"
+        "from gdas_tf.numerics.starting import start_tensorflow; start_tensorflow()\n"
         f"from gdas_tf.data.dataset import load_dataset; load_dataset({str(pets)!r})"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -124,7 +124,7 @@ def test_full_disk_keeps_run_intact(tiny_disk):
     run = Run.create(tiny_disk / "run", Config())
     run.save_checkpoint("search", {"weights": np.arange(1000)}, 1)
     run.append_metrics("search", {"epoch": 1})
-    with pytest.raises(RunError, match=r"checkpoint.npz: no space left on the disk.*--resume"):
+    with pytest.raises(RunError, match=r"checkpoint.npz: no space left on the disk; free some"):
         run.save_checkpoint("search", {"weights": np.zeros(100_000)}, 2)
     arrays, epochs_done = run.load_checkpoint("search")
     assert epochs_done == 1
@@ -224,7 +224,7 @@ def test_create_touches_nothing_that_exists(tmp_path, run):
         Run.create(folder, Config())
     assert os.listdir(folder) == ["thesis.txt"]
     before = run.file("config.yaml").read_text()
-    with pytest.raises(UsageError, match="exists already; go on with it by --resume"):
+    with pytest.raises(UsageError, match="exists already; resume it, or choose another run directory"):
         Run.create(run.path, Config())
     assert run.file("config.yaml").read_text() == before
     with pytest.raises(UsageError, match="it is a file"):
@@ -277,6 +277,29 @@ def test_versions_and_commands(run):
     assert found["numpy"] == np.__version__
     assert found["machine"]["cores"] >= 1
     assert {"python", "gdas-tf", "tensorflow", "keras", "onnxruntime"} <= set(found)
+
+
+def test_a_run_knows_where_it_was_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run.create("r", Config())
+    run.record_command()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    run = Run.open("../r")
+    run.record_command(["run", "../r", "--resume"])
+    assert run.made_in == tmp_path
+    assert read_json(run.file("versions.json"))["commands"] == ["gdas-tf run ../r --resume"]
+    run.file("versions.json").unlink()  # older versions wrote it later, and without the folder
+    assert run.made_in is None
+    run.record_command(["run"])
+    assert run.made_in is None
+
+
+def test_onnx_files_of_a_run(run):
+    assert run.onnx_files() == []
+    for name in ("model_int8.onnx", "model.onnx", ".tmp-1-model.onnx", "verification.json"):
+        atomic_write(run.path / "export" / name, b"")
+    assert [file.name for file in run.onnx_files()] == ["model.onnx", "model_int8.onnx"]
 
 
 def test_json_of_numpy_values(tmp_path):

@@ -10,21 +10,25 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import gdas_tf
 from gdas_tf.config.sections import Config
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.operations.layer import CandidateOperation
 from gdas_tf.optimizers.flat_sgd import FlatSGD
+from gdas_tf.optimizers.loss_scale import MaskedLossScale
 from gdas_tf.optimizers.schedules import cosine_schedule
-from gdas_tf.optimizers.torch_sgd import SGD, apply_masked
+from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.run import Run
 from gdas_tf.runtime import graphs_as_written
 from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.strategies.gdas import GDAS
 from gdas_tf.supernet.cells import FixedReductionCell
 from gdas_tf.supernet.mixed import MixedOperation
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.supernet.paths import Sampled
-from gdas_tf.training.search import SearchModel, build_search_model, search
+from gdas_tf.training.search import build_search_model, search
+from gdas_tf.training.search_model import SearchModel
 
 SPACE = SearchSpace.named("gdas")
 
@@ -60,8 +64,9 @@ def _model(
     **options: object,
 ) -> SearchModel:
     supernet = Supernet(space, classes=3, channels=4, cells=1, **options)
-    model = SearchModel(supernet, seed=1, sample_per=sample_per, unsampled=unsampled)
-    model.compile(SGD(0.1), keras.optimizers.Adam(0.01))
+    strategy = GDAS(sample_per=sample_per, learning_rate=0.01)
+    model = SearchModel(supernet, strategy, seed=1, unsampled=unsampled)
+    model.compile(SGD(0.1))
     model.build((8, 8, 8, 3))
     return model
 
@@ -69,6 +74,10 @@ def _model(
 def _batch(seed: int) -> tuple[tf.Tensor, tf.Tensor]:
     x = tf.random.stateless_uniform((8, 8, 8, 3), [seed, 0])
     return x, tf.random.stateless_uniform((8,), [seed, 1], 0, 3, tf.int32)
+
+
+def _logits(model: SearchModel) -> list:
+    return list(model.strategy.logits.values())
 
 
 def _values(variables: list) -> dict[str, np.ndarray]:
@@ -155,25 +164,25 @@ def layer_at_start(layer: CandidateOperation, x: tf.Tensor) -> tf.Tensor:
 
 def test_weight_update_moves_weights_only() -> None:
     model = _model()
-    before, weights = _values(model.logits), _values(model.supernet.trainable_variables)
+    before, weights = _values(_logits(model)), _values(model.supernet.trainable_variables)
     model.update_weights(*_batch(0))
-    assert not _moved(before, model.logits)
+    assert not _moved(before, _logits(model))
     assert _moved(weights, model.supernet.trainable_variables)
 
 
 def test_architecture_update_moves_the_architecture_only() -> None:
     model = _model()
-    before, logits = _values(model.supernet.variables), _values(model.logits)
-    model.update_architecture(*_batch(1))
+    before, logits = _values(model.supernet.variables), _values(_logits(model))
+    model.update_strategy(_batch(0), _batch(1))
     assert not _moved(before, model.supernet.variables)
-    assert len(_moved(logits, model.logits)) == 2
+    assert len(_moved(logits, _logits(model))) == 2
 
 
 def test_a_step_is_the_same_to_the_last_bit_however_its_threads_fall() -> None:
     # With skip_connect everywhere the terms of all sums share their memory with other tensors: cells._sum.
     model = _model(SPACE)
     skip = SPACE.operations.index("skip_connect")
-    for logits in model.logits:
+    for logits in _logits(model):
         logits.assign(1e6 * np.tile(np.arange(len(SPACE.operations)) == skip, (SPACE.edge_count, 1)))
     variables = [*model.supernet.trainable_variables, *model.optimizer.variables]
     start = [variable.numpy() for variable in variables]
@@ -207,9 +216,13 @@ def test_every_case_comes_after_the_reference_variable() -> None:
     assert after.issuperset(cases)
 
 
+def _sample(model: SearchModel, number: int) -> tuple:
+    return model.strategy.sample(tf.convert_to_tensor(model.step.value), number)
+
+
 def _sample_of_each_cell(model: SearchModel, number: int) -> list[Sampled]:
     drawn = {}
-    for reduction, samples in zip((False, True), model.sample(number), strict=True):
+    for reduction, samples in zip((False, True), _sample(model, number), strict=True):
         count = model.supernet.searched_cells(reduction)
         drawn[reduction] = iter([samples] * count if isinstance(samples, Sampled) else samples)
     return [next(drawn[cell.reduction]) for cell in model.supernet.cells]
@@ -288,7 +301,7 @@ def test_decayed_weights_move_as_in_pytorch_1() -> None:
     model.train_step((_batch(0), _batch(10)))  # so that there is momentum
     weights, velocities = model.supernet.trainable_variables, model.optimizer.velocities
     before = [(w.numpy(), v.numpy()) for w, v in zip(weights, velocities, strict=True)]
-    masks = model.supernet.weight_masks(*model.sample(0))
+    masks = model.supernet.weight_masks(*_sample(model, 0))
     model.update_weights(*_batch(5))
     unsampled = 0
     for weight, velocity, (start, moved), mask in zip(weights, velocities, before, masks, strict=True):
@@ -307,15 +320,19 @@ def test_decayed_weights_move_as_in_pytorch_1() -> None:
 
 def test_only_masks_leave_unsampled_weights_alone() -> None:
     supernet = Supernet(SearchSpace(nodes=2), classes=3, channels=4, cells=1)
-    for other in (keras.optimizers.Adam(), FlatSGD()):
+    scaled = keras.optimizers.LossScaleOptimizer(SGD())
+    for other in (keras.optimizers.Adam(), FlatSGD(), scaled):
         with pytest.raises(
             UsageError, match=f"found {type(other).__name__}.*accepted is gdas_tf.optimizers.torch_sgd.SGD"
         ):
-            SearchModel(supernet).compile(other, keras.optimizers.Adam())
-    SearchModel(supernet, unsampled="decayed").compile(keras.optimizers.Adam(), keras.optimizers.Adam())
-    for option in ("sample_per", "unsampled"):
+            SearchModel(supernet, GDAS()).compile(other)
+    SearchModel(supernet, GDAS()).compile(MaskedLossScale(SGD()))
+    SearchModel(supernet, GDAS(), unsampled="decayed").compile(keras.optimizers.Adam())
+    with pytest.raises(UsageError, match="unsampled is 'other'; accepted are"):
+        SearchModel(supernet, GDAS(), unsampled="other")
+    for option in ("sample_per", "sampler"):
         with pytest.raises(UsageError, match=f"{option} is 'other'; accepted are"):
-            SearchModel(supernet, **{option: "other"})
+            GDAS(**{option: "other"})
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
@@ -335,21 +352,57 @@ def test_sgd_is_pytorchs(nesterov: bool) -> None:
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_sgd_leaves_alone_what_masks_leave_out(scaled: bool) -> None:
-    variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0]), keras.Variable([4.0])]
     optimizer = SGD(0.1, momentum=0.9, decay=0.01)
-    whole = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0) if scaled else optimizer
+    whole = MaskedLossScale(optimizer, initial_scale=8.0) if scaled else optimizer
     whole.build(variables)
-    gradients = [tf.constant([0.5, 0.5]), tf.constant([0.5])]
-    mask = tf.constant([True, False])
-    apply_masked(whole, gradients, variables, [mask, None])
-    if not scaled:
-        optimizer.apply(gradients, variables, masks=[mask, None])
-    moved = [variable.numpy() != start for variable, start in zip(variables, ([1, 2], [3]), strict=True)]
-    assert [list(one) for one in moved] == [[True, False], [True]]
+    gradients = [tf.constant([4.0, 4.0]), tf.constant([4.0]), None]
+
+    @tf.function
+    def step(mask):
+        whole.apply(gradients, variables, masks=[mask, None, None])
+
+    step(tf.constant([True, False]))
+    starts = ([1, 2], [3], [4])
+    moved = [variable.numpy() != start for variable, start in zip(variables, starts, strict=True)]
+    assert [list(one) for one in moved] == [[True, False], [True], [False]]
     np.testing.assert_array_equal(optimizer.velocities[0].numpy() != 0, [True, False])
+    assert int(whole.iterations) == 1
     # The masks are those of this step alone.
     whole.apply(gradients, variables)
     assert variables[0].numpy()[1] != 2
+    with pytest.raises(UsageError, match="SGD: found 1 masks of 3 variables"):
+        whole.apply(gradients, variables, masks=[None])
+
+
+def test_masked_loss_scale_is_keras_own() -> None:
+    """Scale, counter and weights, over steps with and without a gradient that is not finite."""
+    ends = []
+    for kind in (keras.optimizers.LossScaleOptimizer, MaskedLossScale):
+        variable = keras.Variable([1.0, -2.0])
+        optimizer = kind(SGD(0.1), initial_scale=8.0, dynamic_growth_steps=2)
+        optimizer = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+        assert type(optimizer) is kind
+        optimizer.build([variable])
+        states = []
+        for gradient in (3.0, 5.0, float("inf"), 1.0, 2.0):
+            optimizer.apply([tf.constant([gradient, -1.0])], [variable])
+            states.append([v.numpy() for v in (variable, optimizer.dynamic_scale, optimizer.step_counter)])
+        ends.append(states)
+    assert [float(state[1]) for state in ends[1]] == [8, 16, 8, 8, 16]
+    for found, expected in zip(*ends, strict=True):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("make", [SGD, FlatSGD, lambda: MaskedLossScale(SGD())], ids=["sgd", "flat", "scale"])
+def test_several_replicas_are_refused(make) -> None:
+    variable, optimizer = keras.Variable([1.0]), make()
+    optimizer.build([variable])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(tf.distribute.get_strategy()), "num_replicas_in_sync", 2)
+        with pytest.raises(UsageError, match="found 2 replicas; it updates the weights of one device"):
+            optimizer.apply([tf.constant([1.0])], [variable])
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0])
@@ -499,7 +552,7 @@ def test_divergence_is_reported(tmp_path: Path) -> None:
 
 def test_search_model_predicts_by_its_most_probable_cell() -> None:
     model = build_search_model(_config(), _data())
-    model.compile(SGD(0.1), keras.optimizers.Adam(0.01))
+    model.compile(SGD(0.1))
     model.build((8, 8, 8, 3))
     outputs = model(_batch(0)[0])
     assert outputs.shape == (8, 3)
@@ -522,3 +575,28 @@ def test_metrics_are_plain_json(tmp_path: Path) -> None:
         "reduction_entropy",
         "seconds",
     }
+
+
+def test_a_search_that_an_older_version_began_is_refused(tmp_path: Path) -> None:
+    """Its supernet saw other pixels at stride 2. What it finished stays."""
+    config, data = _config(search__epochs=2), _data()
+    run = Run.create(tmp_path / "run", config)
+    with pytest.raises(KeyboardInterrupt):
+        search(config, data, run, callbacks=[_Dies(1, 0)])
+    path = run.file("search/checkpoint.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    about = json.loads(str(arrays["about.json"]))
+    assert about.pop("version") == gdas_tf.__version__
+    del about["arithmetic"]  # as version 0.1.0 wrote it
+    np.savez(path, **{**arrays, "about.json": np.array(json.dumps(about))})
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    said = f"search was begun by gdas-tf 0.1.0.* those of {gdas_tf.__version__} .*finish it by gdas-tf 0.1.0"
+    with pytest.raises(UsageError, match=said):
+        run.check_version("search")
+    with pytest.raises(UsageError, match=said):
+        search(config, data, run, resume=True)
+    assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    run.append_metrics("search", {"epoch": 2, "loss": 1.0})  # as if it had been finished
+    run.check_version("search")
+    assert run.load_checkpoint("search")[1] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
-from gdas_tf.spaces.base import SPACES, SearchSpace
+from gdas_tf.spaces.base import OPERATION_SETS, SPACES, SearchSpace
 
 
 def test_the_default_is_the_space_of_the_paper():
@@ -60,7 +61,7 @@ def test_named_spaces():
 
 
 def test_a_space_is_hashable_whatever_it_was_made_of():
-    assert hash(SearchSpace(list(SPACES["gdas"]))) == hash(SearchSpace())
+    assert hash(SearchSpace(list(OPERATION_SETS["gdas"]))) == hash(SearchSpace())
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,11 @@ def test_a_space_is_hashable_whatever_it_was_made_of():
         ({"nodes": 2.0}, "nodes is 2.0"),
         ({"nodes": True}, "nodes is True"),
         ({"inputs_per_node": 0}, "inputs_per_node is 0; accepted is a whole number from 1 to 5"),
+        ({"inputs": 3}, "inputs is 3; accepted are 1, 2"),
+        ({"inputs": True}, "inputs is True; accepted are 1, 2"),
+        ({"keep": "some"}, "keep is 'some'; accepted are best, all"),
+        ({"output": None}, "output is None; accepted are concatenation, last"),
+        ({"nodes": 1, "inputs": 1}, "inputs_per_node is 2; accepted is a whole number from 1 to 1"),
         ({"nodes": 1, "inputs_per_node": 3}, "inputs_per_node is 3; accepted is a whole number from 1 to 2"),
     ],
 )
@@ -93,6 +99,35 @@ def test_bad_names():
         SearchSpace.named("gdas-5")
     with pytest.raises(UsageError, match="unknown operation 'skip'"):
         SearchSpace.named("none,skip")
+
+
+def test_edges_and_ranks_of_cells_with_one_input():
+    space = SearchSpace(("none", "conv_1x1", "conv_3x3"), 3, inputs=1, keep="all", output="last")
+    assert space.edges == ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))
+    assert space.edge_count == 6
+    assert space.inputs_per_node == space.most_inputs == 3
+    assert (space.output_channels(16), SearchSpace().output_channels(16)) == (16, 64)
+    assert space.highest_rank() == (3, "the last of 3 nodes has 3 edges")
+    assert space.highest_rank("pairs") == (2, "node 0 has 2 pairs, 2 operations on its edge")
+
+
+@pytest.fixture
+def mine():
+    operations = ("none", "conv_1x1", "conv_3x3")
+    yield SPACES.register("mine", SearchSpace(operations, 3, name="mine", inputs=1, stack=lambda *_: []))
+    del SPACES._items["mine"]
+
+
+def test_registered_spaces(mine: SearchSpace):
+    assert SPACES.get("darts") == SearchSpace.named() == SearchSpace()
+    assert SearchSpace.named(space="mine") is not SearchSpace() and SearchSpace.named(space="mine") == mine
+    changed = SearchSpace.named("gdas-4", 1, space="mine")
+    assert (changed.operations, changed.nodes, changed.inputs_per_node) == (OPERATION_SETS["gdas-4"], 1, 1)
+    assert (changed.inputs, changed.stack) == (1, mine.stack)
+    for space in (mine, changed, SearchSpace(), SearchSpace(nodes=2, keep="all", output="last")):
+        assert SearchSpace.from_json(json.loads(json.dumps(space.to_json()))) == space
+    with pytest.raises(UsageError, match="unknown search space 'dart'; did you mean darts"):
+        SearchSpace.named(space="dart")
 
 
 def test_importing_the_light_modules_loads_nothing_heavy():

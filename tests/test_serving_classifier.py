@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 from serving_helpers import CLASS_NAMES, make_model
 
-from gdas_tf.errors import UsageError
+from gdas_tf.errors import MissingStageError, UsageError
 from gdas_tf.export.inference import Classifier, InputOptions
 from gdas_tf.export.serving.repository import find_models, model_path
 
@@ -100,7 +100,7 @@ def test_our_own_ignore_the_options(tmp_path: Path) -> None:
     """So that files of ours and of others can be served together."""
     options = InputOptions(image_size=(48, 192), class_names=("a", "b"), mean=(0.5,), input_range=None)
     path = make_model(tmp_path / "a.onnx")
-    with pytest.raises(UsageError, match="--image-size: found 48x192; the file takes 8x8"):
+    with pytest.raises(UsageError, match="image_size: found 48x192; the file takes 8x8"):
         Classifier.load(path, options=options)
     ours = make_model(tmp_path / "ours.onnx", metadata={"producer": "gdas-tf 0.1.0"})
     classifier = Classifier.load(ours, options=options)
@@ -114,7 +114,7 @@ def test_open_sizes_need_an_option(tmp_path: Path) -> None:
     for axis in (2, 3):
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"size_{axis}"
     onnx.save(model, path)
-    with pytest.raises(UsageError, match="--image-size"):
+    with pytest.raises(UsageError, match="give InputOptions.image_size, height and width"):
         Classifier.load(path)
     assert Classifier.load(path, options=InputOptions(image_size=(8, 8))).image_shape == (8, 8, 3)
     with pytest.raises(UsageError, match=r"does not run on images \[12, 10, 3\]"):
@@ -176,8 +176,11 @@ def test_run_directory(tmp_path: Path) -> None:
     from gdas_tf.runs.run import Run
 
     run = Run.create(tmp_path / "first", Config.preset("quick"))
-    with pytest.raises(UsageError, match="gdas-tf export"):
+    with pytest.raises(MissingStageError, match="it has no ONNX file; its stage export comes first"):
         find_models([str(run.path)])
+    for name in ("model_int8.onnx", "model_float16.onnx"):  # what there is; of several, the most exact
+        make_model(run.file(f"export/{name}"))
+        assert find_models([str(run.path)])[0].path == run.file(f"export/{name}")
     make_model(run.file("export/model.onnx"))
     (model,) = find_models([str(run.path)])
     assert (model.name, model.version, model.path, model.run_directory) == (

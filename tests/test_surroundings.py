@@ -92,7 +92,9 @@ def test_the_environment_is_as_before(monkeypatch):
     assert dict(os.environ) == before
 
 
-@pytest.mark.parametrize("module", ["network", "search", "retraining", "optimizers"])
+@pytest.mark.parametrize(
+    "module", ["networks.derived", "training.search", "training.retraining", "optimizers.torch_sgd"]
+)
 def test_library_with_another_backend_is_one_error(module, tmp_path):
     done = _python(["-c", f"import gdas_tf.{module}"], tmp_path, KERAS_BACKEND="torch")
     last = done.stderr.splitlines()[-1]
@@ -108,7 +110,7 @@ def test_library_without_keras_takes_any_backend(tmp_path):
 
 def test_every_module_takes_the_keras_that_is_checked():
     """An import of its own, above the checked one, would fail before the error that says what to do."""
-    for path in (_ROOT / "gdas_tf").glob("*.py"):
+    for path in (_ROOT / "gdas_tf").rglob("*.py"):
         if path.name == "keras_backend.py":
             continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

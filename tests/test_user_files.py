@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from gdas_tf.cli.main import main
 from gdas_tf.config.sections import Config
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
-from gdas_tf.user_files import parse_json, parse_yaml, read_text, user_path
+from gdas_tf.user_files import parse_json, parse_yaml, read_npz, read_text, user_path
 
 ENCODINGS = {
     "UTF-8": lambda text: text.encode(),
@@ -133,3 +136,32 @@ def test_importing_is_light() -> None:
     code = "import sys, gdas_tf.user_files; print('yaml' in sys.modules, 'numpy' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]
+
+
+def test_arrays_of_other_programs(tmp_path: Path) -> None:
+    """No message advises to load objects: that runs what code the file holds."""
+    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.ones((2, 2)))
+    arrays = read_npz(tmp_path / "a.npz", "logits a.npz", "make one")
+    assert {name: value.shape for name, value in arrays.items()} == {"x": (3,), "y": (2, 2)}
+    (tmp_path / "pickle.npz").write_bytes(pickle.dumps({"x": 1}))
+    np.savez(tmp_path / "objects.npz", x=np.array([{}]))
+    np.save(tmp_path / "x.npy", np.arange(3))
+    (tmp_path / "x.npy").rename(tmp_path / "single.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-40])
+    for name, reason in (
+        ("pickle.npz", "it is no archive of arrays; make one"),
+        ("objects.npz", "x holds Python objects, not numbers; make one"),
+        ("single.npz", "it is a single array, an .npy file by another name; make one"),
+        ("cut.npz", "File is not a zip file"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            read_npz(tmp_path / name, f"logits {name}", "make one")
+        assert str(caught.value) == f"logits {name}: cannot read it as an .npz file: {reason}"
+
+
+def test_logits_that_are_a_pickle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.npz").write_bytes(pickle.dumps({"normal": 1}))
+    assert main(["derive", "--logits", str(tmp_path / "a.npz")]) == 2
+    line = capsys.readouterr().err
+    assert "it is no archive of arrays; gdas-tf search writes such files" in line
+    assert "allow_pickle" not in line

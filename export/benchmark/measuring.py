@@ -127,7 +127,7 @@ class _Subject:
         """Loads the file anew.
 
         Raises:
-            RunError: it is another one now, or has gone.
+            RunError: the file has changed, or is gone.
         """
         if _modified(self.path) != self.modified:
             raise RunError(f"{self.path}: it changed while it was measured; measure it again")

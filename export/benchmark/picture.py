@@ -58,7 +58,7 @@ def draw_benchmark(result: dict[str, Any], path: str | Path) -> None:
 
 
 def _series(measurements: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Returns the measurements of each curve by its label, which says no more than it takes."""
+    """Returns the measurements of each curve by its label, which names only what tells the curves apart."""
     shown = [key for key in ("provider", "threads") if len({item[key] for item in measurements}) > 1]
     series: dict[str, list[dict[str, Any]]] = {}
     for item in measurements:

@@ -7,6 +7,7 @@ Measured in CPU time per request: a FastAPI route 160 us, a bare ASGI function 4
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import gzip
 import time
@@ -24,6 +25,8 @@ SMALL_JSON = 2**16
 """Bytes of JSON that the event loop parses itself, in about a millisecond; a thread does it for more."""
 
 _CLOSE = (b"connection", b"close")
+_DISCARDED_BYTES = 2**20
+_DISCARDING_SECONDS = 1.0
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -169,6 +172,7 @@ class BodyReader:
         """
         announced = headers.get(b"content-length")
         if announced is not None and int(announced) > max_bytes:
+            await _discard(receive)
             raise _too_large(f"it announces {int(announced):,} bytes", max_bytes)
         parts: list[bytes] = []
         size = 0
@@ -186,6 +190,8 @@ class BodyReader:
                     size += len(part)
                     self._total += len(part)
                     if size > max_bytes:
+                        if message.get("more_body", False):
+                            await _discard(receive)
                         raise _too_large("more came in", max_bytes)
                     if self._total > self.max_total_bytes:
                         raise busy_error("the server holds as many requests as it may", 1, _CLOSE)
@@ -213,6 +219,22 @@ class BodyReader:
     def release(self, body: bytes) -> None:
         """Says that a body is done with."""
         self._total -= len(body)
+
+
+async def _discard(receive: Receive) -> None:
+    """Takes in what a client still sends, within limits, and keeps none of it.
+
+    A connection that is closed while the client is sending is reset, and the client may then lose the answer
+    that says why.
+    """
+    left = _DISCARDED_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARDING_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def _too_large(found: str, max_bytes: int) -> HttpError:

@@ -36,7 +36,7 @@ class Origins:
         """Makes sure that a request is meant for this server and comes from its own page or from no page.
 
         Raises:
-            HttpError: 403, it is not.
+            HttpError: 403, it is meant for another server, or comes from another page.
         """
         host = headers.get(b"host")
         if host is not None and not self._accepts(_name(host)):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gdas_tf.errors import UsageError
+from gdas_tf.errors import MissingStageError, UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SPECIFICATION = re.compile(r"(?:(?P<name>[^=/\\:]+)(?::(?P<version>\d{1,18}))?=)?(?P<path>.+)", re.DOTALL)
@@ -64,7 +64,7 @@ def find_models(arguments: Sequence[str]) -> list[ModelFile]:
 
 def _expand(argument: str) -> Iterable[tuple[str, int | None, Path, Path | None]]:
     """Yields name, version (None: not given), file and run directory of the models of an argument."""
-    from gdas_tf.runs.run import is_run_directory
+    from gdas_tf.files import is_run_directory
 
     match = _SPECIFICATION.fullmatch(argument)
     if match is None:
@@ -98,25 +98,29 @@ def _versions(folder: Path) -> list[tuple[int, Path]]:
 
 
 def model_path(path: str | Path) -> Path:
-    """Returns the ONNX file that a path stands for, itself or that of a run directory.
+    """Returns the ONNX file that a path stands for: itself, or of a run directory the first that it has.
+
+    That is `model.onnx`; where a run was exported to other formats alone, `model_float16.onnx`, then
+    `model_int8.onnx`.
 
     Raises:
         UsageError: there is none.
     """
-    from gdas_tf.runs.run import Run, is_run_directory
+    from gdas_tf.files import is_run_directory
+    from gdas_tf.runs.run import Run
 
     path = Path(path)
     if is_run_directory(path):
-        file = Run.open(path).file("export/model.onnx")
-        if not file.is_file():
-            raise UsageError(f"run directory {path}: it has no ONNX file; run gdas-tf export {path} first")
-        return file
+        files = Run.open(path).onnx_files()
+        if not files:
+            raise MissingStageError(path, "no ONNX file", "export")
+        return files[0]
     if path.is_dir():
         raise UsageError(f"model {path}: it is a folder but no run directory")
     if not path.exists():
         raise UsageError(f"model {path}: there is no such file")
     if path.suffix != ".onnx":
         raise UsageError(
-            f"model {path}: accepted are .onnx files and run directories; gdas-tf export writes both"
+            f"model {path}: accepted are .onnx files and run directories; the export of a run writes both"
         )
     return path

@@ -81,10 +81,10 @@ class ServedModel:
         name: its name.
         version: its version.
         classifier: the network.
-        max_batch_size, max_delay, queue_size, inline, runs: of its `Batcher`.
+        max_batch_size, max_delay, queue_size, inline, runs: arguments of its `Batcher`.
         max_images: images of one request at most.
         deadline: seconds until a request must be answered.
-        metrics: counts what it does.
+        metrics: the counters of its requests.
         figures: what is known of it for people, as `accuracy` and `parameters`.
     """
 
@@ -130,7 +130,7 @@ class ServedModel:
         """Makes sure that a request has an accepted number of images.
 
         Raises:
-            HttpError: 400, it has not.
+            HttpError: 400, the number is not accepted.
         """
         if not 1 <= images <= self.max_images:
             raise HttpError(
@@ -142,7 +142,7 @@ class ServedModel:
         """Makes sure that an array is a batch of images as the input takes them.
 
         Raises:
-            HttpError: 400, it is not.
+            HttpError: 400, the array has another shape.
         """
         source = self.classifier.input
         if shape[1:] != source.shape:
@@ -160,7 +160,7 @@ class ServedModel:
         It is done before they are made: 32 MiB can hold 11 million empty arrays, which take 0.8 GiB.
 
         Raises:
-            HttpError: 400, it has more.
+            HttpError: 400, it holds more.
         """
         text = bytes(text)
         shape = self.classifier.input.shape
@@ -183,11 +183,11 @@ class ServedModel:
     def check_values(self, batch: np.ndarray) -> None:
         """Makes sure that all values are numbers, and of the input's range.
 
-        Pixels of 0 to 255 and values of -1 to 1 are no images to a network of 0 to 1: it says nothing of
-        it and just answers wrongly. The range may be exceeded by a fifth, as by resampling that overshoots.
+        Pixels of 0 to 255 and values of -1 to 1 are no images to a network of 0 to 1: it gives no error
+        and answers wrongly. The range may be exceeded by a fifth, as by resampling that overshoots.
 
         Raises:
-            HttpError: 400, they are not.
+            HttpError: 400, a value is no number or out of range.
         """
         if batch.dtype.kind != "f":
             return

@@ -168,7 +168,7 @@ def reserve(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"--host {host}: no such address on this machine") from error
+        raise UsageError(f"ServerSettings.host {host}: no such address on this machine") from error
     held = socket.socket(family, socket.SOCK_STREAM)
     try:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -178,7 +178,7 @@ def reserve(host: str, port: int) -> socket.socket:
     except OSError as error:
         held.close()
         raise RunError(
-            f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port"
+            f"cannot listen on {host}, port {port}: {error.strerror}; choose another ServerSettings.port"
         ) from error
     return held
 

@@ -219,10 +219,10 @@ class _Starting:
     """Waits until all workers have loaded the models and the first one listens.
 
     Args:
-        server: is not to replace workers until then: one that dies is not going to start.
-        reader: has a byte of each worker.
+        server: granian's server. Until then it must not replace a worker that dies, which could not start.
+        reader: gives a message from each worker that has loaded the models.
         held: holds the address.
-        ready: called then.
+        ready: called when all have started.
     """
 
     def __init__(
@@ -276,7 +276,9 @@ def _counting_together(processes: int) -> Any:
             ignore_cleanup_errors=True,
         )
     except OSError as error:
-        raise RunError(f"the processes cannot share their counts: {error}; or use --processes 1") from error
+        raise RunError(
+            f"the processes cannot share their counts: {error}; or give 1 as ServerSettings.processes"
+        ) from error
     with folder as path:
         os.environ[FOLDER_VARIABLE] = path
         try:
@@ -310,7 +312,7 @@ def work(
         files: the models.
         options: what their files don't say.
         settings: how to serve.
-        writer: to the main process.
+        writer: the pipe to the main process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process gets it as well
     folder = os.environ.get(FOLDER_VARIABLE)

@@ -20,8 +20,8 @@ class Augmentation:
     anywhere in the image, with the mean of the data, which is zero after normalisation; at the border the
     square is cut off.
 
-    All three come down to the question from which pixel each new pixel is taken, and so are one gather from
-    a table of all the batch's pixels, with two more rows: the mean and black. On a CPU that takes half the
+    Each new pixel is a copy: of an old pixel, of the mean, or of black. So all three changes are one gather
+    from a table of the batch's pixels and two more rows, the mean and black. On a CPU that takes half the
     time of padding, gathering and masking one after the other.
 
     Args:

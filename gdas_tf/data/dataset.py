@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gdas_tf.data.identity import DataIdentity, Draw, image_hashes, images_digest
-from gdas_tf.data.sources.opening import by, open_source
+from gdas_tf.data.sources.opening import open_source
 from gdas_tf.data.store import read_source
+from gdas_tf.data.wording import by
 from gdas_tf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Split:
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """A number per image that other pixels do not have, uint64 [n]; see `gdas_tf.data.identity`."""
+        """A number for each image that tells its pixels from others, uint64 [n]; see `image_hashes`."""
         return image_hashes(self.images)
 
     def take(self, chosen: np.ndarray) -> Split:
@@ -65,7 +66,7 @@ class Split:
     def gather(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         """TensorFlow function: positions int32 [k] to images uint8 [k, H, W, C] and labels int32 [k].
 
-        Its first use must lie outside of a graph, which it would make its tensors part of.
+        It must first be used outside of a graph, because its tensors would become part of that graph.
         """
         import tensorflow as tf
 
@@ -164,8 +165,7 @@ def load_dataset(
     if min(source.image_shape[:2]) < MIN_IMAGE_SIZE:
         raise UsageError(
             f"data {name}: its images are {by(source.image_shape[:2])} pixels; at least "
-            f"{MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE} are "
-            "needed; enlarge them by --data-image-size"
+            f"{MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE} are needed; enlarge them by data.image_size"
         )
     held_out = None
     if source.test is None:
@@ -173,7 +173,7 @@ def load_dataset(
         if not held_out.any():
             raise UsageError(
                 f"data {name}: {test_fraction:g} of {source.train.count} images is not one test image; "
-                "raise --data-test-fraction"
+                "raise data.test_fraction"
             )
     train, test = (Split(*arrays) for arrays in read_source(source, held_out, cache_dir))
     for part in (train, test):
@@ -181,8 +181,7 @@ def load_dataset(
         if wrong.size:
             raise UsageError(
                 f"data {name}: found the label {part.labels[wrong[0]]}; the {len(source.class_names)} "
-                "classes have the labels "
-                f"0 … {len(source.class_names) - 1}"
+                f"classes have the labels 0 … {len(source.class_names) - 1}"
             )
     mean, std = _statistics(train.images)
     draw = Draw(seed, test_fraction) if source.test is None else None
@@ -214,8 +213,8 @@ def search_halves(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray
 def steps_per_epoch(examples: int, batch_size: int) -> int:
     """Returns the number of batches in a pass over `examples` images.
 
-    All batches of a training are full: the images that are left over sit out the pass, others in each. When
-    there are fewer images than `batch_size`, there is one batch of all images.
+    All batches of a training are full. The images that are left over are not used in that pass; in each pass
+    they are other ones. When there are fewer images than `batch_size`, there is one batch of all images.
     """
     return examples // min(batch_size, examples)
 
@@ -230,7 +229,7 @@ def search_batches(
 
     Args:
         data: the data set; its training images are divided by `search_halves`.
-        batch_size: images per batch, of each half; when a half has fewer, all of them.
+        batch_size: images of each half in a batch; if the smaller half has fewer, as many as it has.
         seed: seed of the run.
         augmentation: changes to the images of both halves.
         first_step: number of the first batch, as when a run is resumed.
@@ -265,7 +264,7 @@ def train_batches(
 
     Args:
         split: training images.
-        batch_size: images per batch; when there are fewer, all of them.
+        batch_size: images in a batch; if there are fewer, all of them.
         seed: seed of the run.
         augmentation: changes to the images.
         first_step: number of the first batch, as when a run is resumed.

@@ -1,9 +1,9 @@
 """Which data a network was made on, and whether the data of today are the same.
 
 A run directory keeps a `DataRecord` of the data that its search and its retraining saw (`data.json`,
-`data.npz`), and the files of the network carry it: `model.keras` in its metadata, ONNX files and SavedModels
-the part that `DataIdentity` holds. With it, a later command finds out that classes, images, the seed or the
-part held out are others, and knows which images the network was trained on.
+`data.npz`), and the files of the network carry it: `model.keras` has the whole record in its metadata, ONNX
+files and SavedModels have its `DataIdentity`. With it, a later command finds out whether classes, images, the
+seed or the part that was held out have changed, and which images the network was trained on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gdas_tf.data.wording import by, listing
 from gdas_tf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ class DataIdentity:
         class_names: a name per label, in the order of the network's outputs.
         image_shape: height, width, channels.
         train_images: number of training images.
-        train_digest: of the pixels and labels of the training images, in any order.
+        train_digest: digest of the pixels and labels of the training images, whatever their order.
         test_images: number of test images.
-        test_digest: of the pixels and labels of the test images, in any order.
+        test_digest: digest of the pixels and labels of the test images, whatever their order.
         draw: how the test images were drawn; None if the data set had test images of its own.
     """
 
@@ -140,7 +141,7 @@ class DataRecord:
 
 
 def image_hashes(images: np.ndarray) -> np.ndarray:
-    """Returns a number per image that other pixels do not have: the first 8 bytes of SHA-256 of its pixels.
+    """Returns a number for each image that tells its pixels from others: the first 8 bytes of their SHA-256.
 
     Args:
         images: uint8 [n, H, W, C].
@@ -158,11 +159,11 @@ def image_hashes(images: np.ndarray) -> np.ndarray:
 
 
 def images_digest(hashes: np.ndarray, labels: np.ndarray) -> str:
-    """Returns a text that images and labels have in any order, and others do not.
+    """Returns a text that tells these images and labels from others, whatever their order.
 
     Args:
-        hashes: of the images, uint64 [n].
-        labels: int [n].
+        hashes: `image_hashes` of the images, uint64 [n].
+        labels: a label for each image, int [n].
     """
     order = np.lexsort((labels, hashes))
     digest = hashlib.sha256(hashes[order].astype("<u8").tobytes())
@@ -174,7 +175,7 @@ def check_network_fits(record: DataRecord, data: DataSet, owner: str) -> None:
     """Makes sure that a network's outputs mean the classes of a data set, and its inputs are such images.
 
     Args:
-        record: of the data that the network was made on.
+        record: the record of the data that the network was made on.
         data: the data set.
         owner: what the record belongs to, for the message: `run directory runs/a`.
 
@@ -186,7 +187,7 @@ def check_network_fits(record: DataRecord, data: DataSet, owner: str) -> None:
         gone = [name for name in old.class_names if name not in new.class_names]
         added = [name for name in new.class_names if name not in old.class_names]
         changes = [
-            f"class {names[0]} is {what}" if len(names) == 1 else f"classes {_listing(names)} are {what}"
+            f"class {names[0]} is {what}" if len(names) == 1 else f"classes {listing(names)} are {what}"
             for names, what in ((gone, "gone"), (added, "new"))
             if names
         ]
@@ -199,8 +200,8 @@ def check_network_fits(record: DataRecord, data: DataSet, owner: str) -> None:
         )
     if old.image_shape != new.image_shape:
         raise UsageError(
-            f"data {data.name}: its images are {_by(new.image_shape)}; {owner} was made on images of "
-            f"{_by(old.image_shape)}; read them with the same data.image_size and data.image_channels"
+            f"data {data.name}: its images are {by(new.image_shape)}; {owner} was made on images of "
+            f"{by(old.image_shape)}; read them with the same data.image_size and data.image_channels"
         )
 
 
@@ -208,7 +209,7 @@ def describe_change(record: DataRecord, data: DataSet) -> str | None:
     """Returns what is different about the images of a data set, or None if it is the one of the record.
 
     Args:
-        record: of the data that a network was made on.
+        record: the record of the data that a network was made on.
         data: the data of today, with the same classes.
     """
     old, new = record.identity, data.identity
@@ -257,7 +258,7 @@ def check_same_data(record: DataRecord, data: DataSet, owner: str) -> None:
     """Makes sure that data are those of a record, as before a training goes on.
 
     Args:
-        record: of the data that the training began on.
+        record: the record of the data that the training began on.
         data: the data of today.
         owner: what the record belongs to, for the message: `run directory runs/a`.
 
@@ -282,7 +283,7 @@ def untrained_part(record: DataRecord, data: DataSet) -> DataSet:
     those that were trained on. An image counts as the same if its pixels are, whatever its name and label.
 
     Args:
-        record: of the data that the network was made on, with `train_hashes`.
+        record: the record of the data that the network was made on, with `train_hashes`.
         data: the data of today, with the same classes.
 
     Raises:
@@ -322,12 +323,3 @@ def onnx_identity(path: str | Path) -> DataIdentity | None:
     except Exception:  # protobuf and the operating system each have errors of their own
         return None
     return identity_from_metadata({item.key: item.value for item in model.metadata_props})
-
-
-def _listing(names: list[str], most: int = 3) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

@@ -78,9 +78,9 @@ def open_picture(
 
 
 class _PillowLimit:
-    """Pillow's own limit of pixels, of which it knows one for the whole process.
+    """Pillow's own limit of pixels, which holds for the whole process.
 
-    It is lifted while a picture is open that may have more, in any thread, and stands again afterwards.
+    It is lifted while any thread has a picture open that may have more pixels, and then holds again.
     """
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ def read_file(path: str | Path, size: tuple[int, int] | None, channels: int) -> 
 
 
 def read_header(file: str | Path | BinaryIO) -> tuple[tuple[int, int], bool]:
-    """Reads the begin of a picture file only.
+    """Reads only the beginning of a picture file.
 
     Returns:
         (height, width) of the upright picture in pixels, and whether it is grey.

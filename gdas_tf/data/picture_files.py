@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gdas_tf.data.images import suffixes
-from gdas_tf.data.sources.opening import listing
+from gdas_tf.data.wording import listing
 from gdas_tf.errors import UsageError
-from gdas_tf.runs.run import is_run_directory
+from gdas_tf.files import is_run_directory
 
 _SYSTEM_FOLDERS = frozenset(
     {
@@ -39,7 +39,7 @@ class Found:
         files: the pictures, in the order of their names.
         others: how many files there are that are no pictures, by suffix (empty: without one).
         runs: run directories, which are not looked into.
-        links: links to folders that are found without them, and those folders.
+        links: links to folders that are read by another path, each with that path.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -86,16 +86,20 @@ class PictureFinder:
                 self.meet(folder)
 
     def meet(self, folder: Path) -> Path | None:
-        """Keeps a folder from being found through links; returns what it was met as before, or None."""
+        """Marks a folder, so that it is not found again through a link.
+
+        Returns:
+            The path by which it was marked before, or None.
+        """
         with _readable(folder):
             about = folder.stat()
         before = self._met.setdefault((about.st_dev, about.st_ino), folder)
         return None if before is folder else before
 
     def subfolders(self, folder: Path) -> tuple[list[str], list[Path]]:
-        """Returns the names of the subfolders in order, and those among them that are run directories.
+        """Returns the names of the subfolders in order, and apart from them the paths of run directories.
 
-        Folders of the system are left out of both.
+        Folders of the system are in neither.
         """
         with _readable(folder), os.scandir(folder) as entries:
             names = sorted(
@@ -105,7 +109,7 @@ class PictureFinder:
         return [name for name in names if folder / name not in runs], runs
 
     def find(self, *folders: Path) -> Found:
-        """Returns what lies in folders, at any depth; the folders themselves are taken in any case."""
+        """Returns what lies in folders, at any depth; these folders are read even if they are marked."""
         found = Found()
         waiting = list(folders)
         while waiting:

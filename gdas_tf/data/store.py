@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from gdas_tf.data.sources.opening import Part, Source
+from gdas_tf.data.sources.base import Part, Source
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import atomic_path, writing
 from gdas_tf.user_files import user_path
@@ -168,8 +168,8 @@ def _write_cache(
     if free < size + _MARGIN:
         raise RunError(
             f"data {source.name}: its images take {size / 2**30:.1f} GiB, but {folder.parent} has "
-            f"{free / 2**30:.1f} GiB "
-            "free; choose another folder by --data-cache-dir or smaller images by --data-image-size"
+            f"{free / 2**30:.1f} GiB free; choose another folder by data.cache_dir or smaller images by "
+            "data.image_size"
         )
     with atomic_path(folder) as temporary:
         temporary.mkdir()

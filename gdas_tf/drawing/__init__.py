@@ -1,1 +1,1 @@
-"""Pictures of cells and curves."""
+"""Pictures of cells, and of the curves of a search and of a retraining."""

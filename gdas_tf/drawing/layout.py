@@ -74,7 +74,7 @@ class Box(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A placed link: cubic Bézier pieces of four points, the first of which is the last one before."""
+    """A placed link: cubic Bézier pieces of four points each; a piece begins where the one before it ends."""
 
     pieces: tuple[tuple[Point, Point, Point, Point], ...]
 

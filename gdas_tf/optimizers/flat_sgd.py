@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
+from gdas_tf.optimizers.replicas import refuse_replicas
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
@@ -62,9 +63,7 @@ class FlatSGD(keras.optimizers.Optimizer):
     def build(self, variables: list[Any]) -> None:
         if self.built:
             return
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas > 1:
-            raise UsageError(f"FlatSGD: found {replicas} replicas; it updates the weights of one device")
+        refuse_replicas(self)
         for variable in variables:
             if variable.dtype != "float32":
                 raise UsageError(f"FlatSGD: {variable.path} is {variable.dtype}; accepted is float32")
@@ -78,6 +77,7 @@ class FlatSGD(keras.optimizers.Optimizer):
 
     def apply(self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[Any] | None = None) -> None:
         weights = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        refuse_replicas(self)
         if not self.built:
             self.build(weights)
         self._check(grads, weights)

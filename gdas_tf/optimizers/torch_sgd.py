@@ -3,8 +3,7 @@ own, and the schedule of their learning rate."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +11,7 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.graph_constants import constant
+from gdas_tf.optimizers.replicas import refuse_replicas
 
 _NOT_HONOURED = {
     "weight_decay": None,
@@ -52,8 +52,6 @@ class SGD(keras.optimizers.Optimizer):
         UsageError: An argument of Keras' optimizers that this one does not honour.
     """
 
-    takes_masks = True
-
     def __init__(
         self,
         learning_rate: Any = 0.025,
@@ -70,67 +68,69 @@ class SGD(keras.optimizers.Optimizer):
                     f"{type(self).__name__}: found {argument}={value!r}; accepted are learning_rate, "
                     "momentum, decay, clip_norm, nesterov and name"
                 )
-        super().__init__(learning_rate=learning_rate, global_clipnorm=clip_norm or None, name=name)
+        super().__init__(learning_rate=learning_rate, name=name)
         self.momentum, self.decay, self.nesterov = momentum, decay, nesterov
-        self._masks: dict[Any, tf.Tensor] = {}
+        self.clip_norm = clip_norm or None
 
     def build(self, variables: list[Any]) -> None:
         if self.built:
             return
+        refuse_replicas(self)
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
 
     def apply(
         self,
-        grads: Sequence[tf.Tensor],
+        grads: Sequence[tf.Tensor | None],
         trainable_variables: Sequence[Any] | None = None,
         masks: Sequence[tf.Tensor | None] | None = None,
     ) -> None:
         """Update the variables.
 
         Args:
-            grads: A gradient for each variable.
+            grads: A gradient for each variable. A variable whose gradient is None stays as it is, and so does
+                its velocity.
             trainable_variables: The variables; by default those that the optimizer was built with.
             masks: For each variable a bool tensor of its shape, or None. Where a mask is false neither weight
                 nor velocity moves, as those of operations that were not sampled must not.
+
+        Raises:
+            UsageError: There are not as many gradients or masks as variables, or there are several replicas.
         """
-        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        with self.masked(variables, masks):
-            super().apply(grads, trainable_variables)
+        variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        refuse_replicas(self)
+        if not self.built:
+            self.build(variables)
+        for given, what in ((grads, "gradients"), (masks, "masks")):
+            if given is not None and len(given) != len(variables):
+                raise UsageError(
+                    f"{type(self).__name__}: found {len(given)} {what} of {len(variables)} variables"
+                )
+        self._check_variables_are_known(variables)
+        if self.loss_scale_factor is not None:
+            grads = [None if gradient is None else gradient / self.loss_scale_factor for gradient in grads]
+        if self.clip_norm is not None:
+            grads = _clipped(grads, self.clip_norm)
+        learning_rate = self.learning_rate
+        for variable, gradient, mask in zip(variables, grads, masks or [None] * len(variables), strict=True):
+            if gradient is not None:
+                self._move(variable, gradient, mask, learning_rate)
+        self.iterations.assign_add(1)
 
-    @contextlib.contextmanager
-    def masked(self, variables: Sequence[Any], masks: Sequence[tf.Tensor | None] | None) -> Iterator[None]:
-        """Give the updates inside their masks, where another optimizer (for loss scaling) calls `apply`.
-
-        Args:
-            variables: The variables that are updated.
-            masks: For each of them a mask or None; None stands for no masks, or those given further outside.
-        """
-        before = self._masks
-        if masks is not None:
-            pairs = zip(variables, masks, strict=True)
-            self._masks = {self._var_key(variable): mask for variable, mask in pairs if mask is not None}
-        try:
-            yield
-        finally:
-            self._masks = before
-
-    def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: Any) -> None:
-        # Keras passes TensorFlow's variable here; its own stands at the same index.
-        index = self._get_variable_index(variable)
-        velocity = self.velocities[index]
-        weight, before = tf.convert_to_tensor(variable), tf.convert_to_tensor(velocity)
+    def _move(self, variable: Any, gradient: tf.Tensor, mask: tf.Tensor | None, learning_rate: Any) -> None:
+        """The step of one variable."""
+        velocity = self.velocities[self._get_variable_index(variable)]
+        weight, before = tf.convert_to_tensor(variable.value), tf.convert_to_tensor(velocity.value)
         gradient = tf.cast(gradient, weight.dtype) + constant(self.decay) * weight
         momentum = constant(self.momentum)
         moved = momentum * before + gradient
         direction = gradient + momentum * moved if self.nesterov else moved
         updated = weight - tf.cast(learning_rate, weight.dtype) * direction
-        mask = self._masks.get(self._var_key(self._trainable_variables[index]))
         if mask is not None:
             moved = tf.where(mask, moved, before)
             updated = tf.where(mask, updated, weight)
-        self.assign(velocity, moved)
-        self.assign(variable, updated)
+        velocity.assign(moved)
+        variable.assign(updated if variable.constraint is None else variable.constraint(updated))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -139,33 +139,15 @@ class SGD(keras.optimizers.Optimizer):
             "learning_rate": config["learning_rate"],
             "momentum": self.momentum,
             "decay": self.decay,
-            "clip_norm": self.global_clipnorm,
+            "clip_norm": self.clip_norm,
             "nesterov": self.nesterov,
         }
 
 
-def apply_masked(
-    optimizer: keras.optimizers.Optimizer,
-    gradients: Sequence[tf.Tensor],
-    variables: Sequence[Any],
-    masks: Sequence[tf.Tensor | None],
-) -> None:
-    """Update variables by an `SGD`, alone or in a LossScaleOptimizer; masks as of `SGD.apply`."""
-    with masking_optimizer(optimizer).masked(variables, masks):
-        optimizer.apply(gradients, variables)
-
-
-def masking_optimizer(optimizer: keras.optimizers.Optimizer) -> SGD:
-    """The `SGD` that an optimizer is, or that a LossScaleOptimizer wraps.
-
-    Raises:
-        UsageError: It is another one, which knows no masks.
-    """
-    descent = getattr(optimizer, "inner_optimizer", optimizer)
-    if not (isinstance(descent, SGD) and descent.takes_masks):
-        raise UsageError(
-            f"weight optimizer: found {type(descent).__name__}, which cannot leave alone the weights that "
-            "were not sampled; accepted is gdas_tf.optimizers.torch_sgd.SGD, also in a LossScaleOptimizer, "
-            'or any optimizer with unsampled="decayed"'
-        )
-    return descent
+def _clipped(gradients: Sequence[tf.Tensor | None], norm: float) -> list[tf.Tensor | None]:
+    """The gradients, scaled so that their global norm is at most `norm`; one that is not finite makes them
+    NaN."""
+    squares = [tf.reduce_sum(tf.square(gradient)) for gradient in gradients if gradient is not None]
+    found = tf.sqrt(tf.reduce_sum(tf.stack(squares)))
+    scale = norm * tf.minimum(1.0 / found, 1.0 / norm) + (found - found)
+    return [None if gradient is None else gradient * scale for gradient in gradients]

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import os
-import platform
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdas_tf.config.sections import Config, differences
+from gdas_tf.config.config import Config, differences
+from gdas_tf.config.former import completed, former_config
 from gdas_tf.errors import UsageError
-from gdas_tf.files import TEMPORARY, atomic_path, atomic_write, plain, read_json, remove, write_json, writing
-from gdas_tf.former import completed, former_config
-from gdas_tf.machine import cores, processor
+from gdas_tf.files import TEMPORARY, atomic_write, is_run_directory, read_json, remove, write_json, writing
+from gdas_tf.runs.arithmetic import check_arithmetic
+from gdas_tf.runs.checkpoints import load_checkpoint, save_checkpoint
+from gdas_tf.runs.metrics import append_line, keep_lines, read_lines
+from gdas_tf.runs.versions import versions
 
 if TYPE_CHECKING:
     import numpy as np
 
 FILES: dict[str, str] = {
     "config.yaml": "resolved configuration",
-    "versions.json": "versions of the programs, the machine, the command lines",
+    "versions.json": "versions of the programs, the machine, command lines, the folder that paths count from",
     "data.json": "the data: classes, number of images, fingerprints of the training and the test images",
     "data.npz": "fingerprint of every training and test image",
     "search/metrics.jsonl": "metrics of the search, one line per epoch",
     "search/logits.npz": "logits of every epoch, of the normal and the reduction cell",
-    "search/checkpoint.npz": "state of the search after the last finished epoch, for --resume",
+    "search/checkpoint.npz": "state of the search after the last finished epoch, to resume from",
     "genotype.json": "the derived genotype",
     "retrain/metrics.jsonl": "metrics of the retraining, one line per epoch",
-    "retrain/checkpoint.npz": "state of the retraining after the last finished epoch, for --resume",
+    "retrain/checkpoint.npz": "state of the retraining after the last finished epoch, to resume from",
     "model.keras": "the retrained network, without drop-path and auxiliary head",
     "evaluation.json": "loss and accuracy on the test images",
     "export/saved_model": "TensorFlow SavedModel",
@@ -42,17 +42,8 @@ FILES: dict[str, str] = {
 }
 """Every file of a run directory, in the order in which they are made, and what it is."""
 
+_MADE_IN = "made_in"
 _STAGE_SECTIONS = {"search": ("data", "search"), "retrain": ("data", "retrain")}
-_PACKAGES = (
-    "gdas-tf",
-    "tensorflow",
-    "keras",
-    "numpy",
-    "tensorflow-datasets",
-    "tf2onnx",
-    "onnx",
-    "onnxruntime",
-)
 
 
 class Run:
@@ -77,12 +68,12 @@ class Run:
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
-            raise UsageError(f"run directory {path}: it is a file; choose another with --run-dir")
+            raise UsageError(f"run directory {path}: it is a file; choose another run directory")
         if path.is_dir() and any(item.name != ".lock" for item in path.iterdir()):
             if is_run_directory(path):
-                hint = "go on with it by --resume or choose another with --run-dir"
+                hint = "resume it, or choose another run directory"
             else:
-                hint = "it is not empty and not a run directory; choose another with --run-dir"
+                hint = "it is not empty and not a run directory; choose another run directory"
             raise UsageError(f"run directory {path}: it exists already; {hint}")
 
     @classmethod
@@ -96,6 +87,7 @@ class Run:
         cls.check_free(path)
         run = cls(path, config)
         atomic_write(run.file("config.yaml"), config.to_yaml())
+        write_json(run.file("versions.json"), {**versions(), _MADE_IN: os.getcwd(), "commands": []})
         return run
 
     @classmethod
@@ -177,12 +169,33 @@ class Run:
         outcome = self.file({"search": "search/logits.npz", "retrain": "model.keras"}[stage])
         return outcome.exists() and len(self.metrics(stage)) >= self.config.get(f"{stage}.epochs")
 
-    def record_command(self, arguments: list[str]) -> None:
-        """Writes versions.json: the versions in use, the machine, and one more command line."""
+    def record_command(self, arguments: Sequence[str] = ()) -> None:
+        """Writes versions.json: the versions in use, the machine, and one more command line if there is one.
+
+        Args:
+            arguments: the command line without the program's name; empty if the run has none.
+        """
+        known = self._versions()
+        commands = known.get("commands", [])
+        if arguments:
+            commands = [*commands, shlex.join(["gdas-tf", *arguments])]
+        made_in = {name: known[name] for name in (_MADE_IN,) if name in known}
+        write_json(self.file("versions.json"), {**versions(), **made_in, "commands": commands})
+
+    @property
+    def made_in(self) -> Path | None:
+        """The folder that relative paths of the configuration count from; None of runs of older versions."""
+        folder = self._versions().get(_MADE_IN)
+        return Path(folder) if isinstance(folder, str) else None
+
+    def _versions(self) -> dict[str, Any]:
         path = self.file("versions.json")
-        commands = read_json(path)["commands"] if path.exists() else []
-        command = shlex.join(["gdas-tf", *arguments])
-        write_json(path, {**versions(), "commands": [*commands, command]})
+        return read_json(path) if path.exists() else {}
+
+    def onnx_files(self) -> list[Path]:
+        """Returns the ONNX files that were exported, `model.onnx` first."""
+        files = sorted((self.path / "export").glob("*.onnx"))
+        return [file for file in files if not file.name.startswith(TEMPORARY)]
 
     def append_metrics(self, stage: str, values: Mapping[str, Any]) -> None:
         """Adds one epoch's line to the metrics of `search` or `retrain`.
@@ -190,18 +203,7 @@ class Run:
         Raises:
             RunError: the disk is full; no half line is left behind.
         """
-        path = self.file(f"{stage}/metrics.jsonl")
-        line = (json.dumps(plain(values)) + "\n").encode()
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "ab", buffering=0) as file:
-                end = file.seek(0, os.SEEK_END)
-                try:
-                    if file.write(line) != len(line):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                except OSError:
-                    file.truncate(end)
-                    raise
+        append_line(self.file(f"{stage}/metrics.jsonl"), values)
 
     def metrics(self, stage: str) -> list[dict[str, Any]]:
         """Returns the metrics of `search` or `retrain`, one dictionary per finished epoch.
@@ -209,26 +211,11 @@ class Run:
         Raises:
             UsageError: a line is damaged.
         """
-        path = self.file(f"{stage}/metrics.jsonl")
-        if not path.exists():
-            return []
-        result = []
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-            try:
-                value = json.loads(line)
-            except ValueError:
-                value = None
-            if not isinstance(value, dict):
-                raise UsageError(f"{path}, line {number}: damaged; found {line[:40]!r} instead of JSON")
-            result.append(value)
-        return result
+        return read_lines(self.file(f"{stage}/metrics.jsonl"))
 
     def truncate_metrics(self, stage: str, epochs: int) -> None:
         """Keeps the first `epochs` lines of the metrics, as before the continuation from a checkpoint."""
-        lines = self.metrics(stage)
-        if len(lines) > epochs:
-            text = "".join(json.dumps(line) + "\n" for line in lines[:epochs])
-            atomic_write(self.file(f"{stage}/metrics.jsonl"), text)
+        keep_lines(self.file(f"{stage}/metrics.jsonl"), epochs)
 
     def save_checkpoint(self, stage: str, arrays: Mapping[str, np.ndarray], epochs_done: int) -> None:
         """Writes the state of `search` or `retrain` after an epoch, in place of the one before.
@@ -241,41 +228,44 @@ class Run:
         Raises:
             RunError: the disk is full or read-only; the checkpoint before is intact.
         """
-        import numpy as np
-
-        about = {"epochs_done": int(epochs_done), "depends_on": self._depends_on(stage)}
-        with atomic_path(self.file(f"{stage}/checkpoint.npz")) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **{"about.json": np.array(json.dumps(about)), **arrays})
+        path = self.file(f"{stage}/checkpoint.npz")
+        save_checkpoint(path, arrays, epochs_done, self._depends_on(stage))
 
     def load_checkpoint(self, stage: str) -> tuple[dict[str, np.ndarray], int] | None:
         """Returns the arrays and the number of finished epochs of the last checkpoint, or None without one.
 
         Raises:
-            UsageError: the checkpoint is damaged or was made with another configuration.
+            UsageError: the checkpoint is damaged, was made with another configuration, or by a version whose
+                networks compute otherwise.
         """
-        import numpy as np
-
-        path = self.file(f"{stage}/checkpoint.npz")
-        if not path.exists():
+        found = load_checkpoint(self.file(f"{stage}/checkpoint.npz"))
+        if found is None:
             return None
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            about = json.loads(str(arrays.pop("about.json")[()]))
-            epochs_done, depends_on = int(about["epochs_done"]), dict(about["depends_on"])
-        except Exception as error:  # zipfile, zlib, NumPy and JSON each have errors of their own
-            raise UsageError(
-                f"checkpoint {path} is damaged ({error or type(error).__name__}); "
-                f"remove {path.parent} to begin the stage again"
-            ) from error
+        # Nothing more is computed by the weights of a search that is finished.
+        if stage == "retrain" or not self.finished(stage):
+            check_arithmetic(found.about, self.path, stage)
         wanted = self._depends_on(stage)
-        self._check_same(stage, completed(depends_on, wanted), wanted)
-        return arrays, epochs_done
+        self._check_same(stage, completed(found.depends_on, wanted), wanted)
+        return found.arrays, found.epochs_done
+
+    def check_version(self, stage: str) -> None:
+        """Makes sure, before anything is written, that this version can finish a stage that has begun.
+
+        Raises:
+            UsageError: the stage is not finished, and was begun by a version whose networks compute
+                otherwise; or its checkpoint is damaged.
+        """
+        if not self.finished(stage):
+            found = load_checkpoint(self.file(f"{stage}/checkpoint.npz"))
+            if found is not None:
+                check_arithmetic(found.about, self.path, stage)
 
     def _depends_on(self, stage: str, config: Config | None = None) -> dict[str, Any]:
         """Returns all that the outcome of a stage depends on, as nested dictionaries."""
         values = (config or self.config).to_dict()
         result = {"seed": values["seed"], **{name: values[name] for name in _STAGE_SECTIONS[stage]}}
+        if stage == "search" and (strategy := values["search"]["strategy"]) in values:
+            result[strategy] = values[strategy]
         for name in ("data_dir", "cache_dir"):  # the same data may be moved elsewhere
             del result["data"][name]
         genotype = self.file("genotype.json")
@@ -292,7 +282,7 @@ class Run:
             listed = "; ".join(f"{name} = {old} there, {new} now" for name, old, new in changes)
             raise UsageError(
                 f"run directory {self.path}: its {stage} was made with another configuration ({listed}); "
-                "use the same values or another --run-dir"
+                "use the same values or another run directory"
             )
 
     def _remove_leftovers(self) -> None:
@@ -303,26 +293,3 @@ class Run:
             owner = path.name.removeprefix(TEMPORARY).split("-")[0]
             if owner.isdigit() and not psutil.pid_exists(int(owner)):
                 remove(path)
-
-
-def is_run_directory(path: str | Path) -> bool:
-    """Returns whether there is a run directory at a path."""
-    return (Path(path) / "config.yaml").is_file()
-
-
-def versions() -> dict[str, Any]:
-    """Returns the versions of Python and the packages that a run depends on, and the machine."""
-    import importlib.metadata
-
-    found: dict[str, Any] = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    found["machine"] = {
-        "system": platform.platform(),
-        "processor": processor(),
-        "cores": cores(),
-    }
-    return found

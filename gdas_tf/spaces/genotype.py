@@ -1,4 +1,4 @@
-"""The genotype: operations and edges of the derived cells, as JSON and as short text; the published ones."""
+"""The genotype: operations and edges of the derived cells, as JSON and as short text."""
 
 from __future__ import annotations
 
@@ -8,25 +8,16 @@ import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
-from gdas_tf.spaces.base import CELL_INPUTS, SearchSpace
+from gdas_tf.spaces.base import INPUTS, OUTPUTS, Output, SearchSpace
+from gdas_tf.spaces.notation import ABOUT, FIXED, KEYS, cell_from_text, cell_to_text, show, words
+from gdas_tf.spaces.published import CELLS, RETIRED
 from gdas_tf.user_files import parse_json, read_text
 
-FIXED = "fixed"
 SUFFIXES = (".json", ".txt")
-ABOUT = ("name", "inputs", "output")
-KEYS = (*ABOUT, "normal", "reduction")
-"""What is written of a genotype, as JSON and in the short notation; `ABOUT` may be left out."""
-NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
-
-_RETIRED = {
-    "GDAS_V1_FRC": "this name is no longer used, as it was mistaken for the paper's GDAS (FRC); that is "
-    "GDAS_F1, and what GDAS_V1_FRC stood for, the normal cell of GDAS_V1 with the fixed reduction cell, is "
-    "GDAS_GF"
-}
 _NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
@@ -34,7 +25,7 @@ class Edge(NamedTuple):
     """One operation on one input of a node.
 
     Attributes:
-        operation: one of `gdas_tf.operations.base.OPERATIONS`.
+        operation: one of `gdas_tf.spaces.base.OPERATIONS`.
         input: in a cell of two inputs 0 is c_{k-2}, 1 is c_{k-1} (the outputs of the two cells before),
             2 + j is node j; in a cell of one input 0 is c_{k-1}, 1 + j is node j.
     """
@@ -42,14 +33,6 @@ class Edge(NamedTuple):
     operation: str
     input: int
 
-
-Output = Literal["concatenation", "last"]
-
-INPUTS = (1, 2)
-"""The numbers of inputs that a cell may have."""
-
-OUTPUTS: tuple[Output, ...] = get_args(Output)
-"""What a cell may make of its nodes."""
 
 Cell = tuple[tuple[Edge, ...], ...]
 """The nodes of a cell in their order, each the tuple of its edges."""
@@ -93,12 +76,12 @@ class Genotype:
     def __post_init__(self) -> None:
         if self.inputs not in INPUTS or isinstance(self.inputs, bool | float):
             raise UsageError(
-                f"genotype: inputs is {_show(self.inputs)}; accepted are {' and '.join(map(str, INPUTS))}, "
+                f"genotype: inputs is {show(self.inputs)}; accepted are {' and '.join(map(str, INPUTS))}, "
                 "the number of cells before whose outputs a cell takes"
             )
         if self.output not in OUTPUTS:
             raise UsageError(
-                f"genotype: output is {_show(self.output)}; accepted are {', '.join(OUTPUTS)} (what a cell "
+                f"genotype: output is {show(self.output)}; accepted are {', '.join(OUTPUTS)} (what a cell "
                 "makes of its nodes)"
             )
         if self.name is not None and not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
@@ -131,26 +114,25 @@ class Genotype:
             UsageError: it has other operations, or other numbers of nodes or edges; the message names the
                 first place.
         """
+        for field in ("inputs", "output"):
+            if getattr(self, field) != getattr(space, field):
+                raise UsageError(
+                    f"genotype: {field} is {getattr(self, field)}; the search space {space.name} has "
+                    f"{getattr(space, field)}"
+                )
         if len(self.normal) != space.nodes:
             raise UsageError(
                 f"genotype: normal cell: found {_count(len(self.normal), 'node')}; the search space has "
                 f"{space.nodes}"
             )
+        if self.reduction is not None and not space.reduction:
+            raise UsageError(
+                f"genotype: found a reduction cell; the search space {space.name} has none, so that "
+                f"reduction={FIXED} is accepted"
+            )
         for name, cell in self.cells.items():
             for number, node in enumerate(cell):
-                wanted = min(space.inputs_per_node, CELL_INPUTS + number)
-                # Where a node takes one input several times, it may have more edges than inputs.
-                if len(node) not in (wanted, space.inputs_per_node):
-                    raise UsageError(
-                        f"genotype: {name} cell, node {number}: found {_count(len(node), 'edge')}; the "
-                        f"search space has {wanted}"
-                    )
-                for position, edge in enumerate(node):
-                    if edge.operation not in space.operations:
-                        raise UsageError(
-                            f"genotype: {name} cell, node {number}, edge {position}: {edge.operation} is not "
-                            f"in the search space; accepted are {', '.join(space.operations)}"
-                        )
+                _check_node(node, number, f"genotype: {name} cell, node {number}", space)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `json.dumps` takes: `normal` and `reduction` as lists of nodes of [operation, input].
@@ -176,7 +158,7 @@ class Genotype:
                 raise UsageError(f"genotype: {error}") from error
         if not isinstance(value, Mapping):
             raise UsageError(
-                f"genotype: found {_show(value)}; accepted is an object with normal and reduction"
+                f"genotype: found {show(value)}; accepted is an object with normal and reduction"
             )
         for key in ("normal", "reduction"):
             if key not in value:
@@ -198,9 +180,9 @@ class Genotype:
         An edge is operation@input, edges are joined by `+`, nodes by `/`; see `Operation.short`. The words
         `inputs=1` and `output=last` are there only if they hold.
         """
-        reduction = FIXED if self.reduction is None else _to_notation(self.reduction)
+        reduction = FIXED if self.reduction is None else cell_to_text(self.reduction)
         about = "".join(f"{key}={value} " for key, value in self._about().items())
-        return f"{about}normal={_to_notation(self.normal)} reduction={reduction}"
+        return f"{about}normal={cell_to_text(self.normal)} reduction={reduction}"
 
     @classmethod
     def from_text(cls, text: str) -> Genotype:
@@ -209,26 +191,13 @@ class Genotype:
         Raises:
             UsageError: a part is missing, not understood, or not valid; the message names the place.
         """
-        parts: dict[str, str] = {}
-        for word in text.split():
-            key, equals, content = word.partition("=")
-            if text in _RETIRED:
-                raise UsageError(f"genotype {text}: {_RETIRED[text]}")
-            if not equals or key not in KEYS:
-                raise UsageError(
-                    f"genotype: cannot read {_show(word)}; accepted is {NOTATION}, "
-                    f"or one of {', '.join(GENOTYPES)}"
-                )
-            if key in parts:
-                raise UsageError(f"genotype: {key} stands twice; give it once")
-            parts[key] = content
-        for key in ("normal", "reduction"):
-            if key not in parts:
-                raise UsageError(f"genotype: {key} is missing; accepted is {NOTATION}")
-        normal = _from_notation(parts["normal"], "normal cell")
+        if text in RETIRED:
+            raise UsageError(f"genotype {text}: {RETIRED[text]}")
+        parts = words(text)
+        normal = cell_from_text(parts["normal"], "normal cell")
         reduction = None
         if parts["reduction"] != FIXED:
-            reduction = _from_notation(parts["reduction"], "reduction cell")
+            reduction = cell_from_text(parts["reduction"], "reduction cell")
         about: dict[str, Any] = {key: parts[key] for key in ABOUT if key in parts}
         if "inputs" in about and about["inputs"].isdecimal():
             about["inputs"] = int(about["inputs"])
@@ -256,8 +225,8 @@ class Genotype:
         """
         if str(path) in GENOTYPES:
             return GENOTYPES[str(path)]
-        if str(path) in _RETIRED:
-            raise UsageError(f"genotype {path}: {_RETIRED[str(path)]}")
+        if str(path) in RETIRED:
+            raise UsageError(f"genotype {path}: {RETIRED[str(path)]}")
         path = Path(path)
         if not path.is_file():
             raise UsageError(
@@ -290,6 +259,26 @@ class Genotype:
                     )
 
 
+def _check_node(node: tuple[Edge, ...], number: int, place: str, space: SearchSpace) -> None:
+    """Makes sure that a node is one of a search space."""
+    possible = space.inputs + number
+    wanted = min(space.inputs_per_node, possible)
+    if space.keep == "all" and sorted(edge.input for edge in node) != list(range(possible)):
+        inputs = ", ".join(str(edge.input) for edge in node)
+        raise UsageError(
+            f"{place}: found inputs {inputs}; the search space keeps each of 0 to {possible - 1} once"
+        )
+    # Where a node takes one input several times, it may have more edges than inputs.
+    if len(node) not in (wanted, space.inputs_per_node):
+        raise UsageError(f"{place}: found {_count(len(node), 'edge')}; the search space has {wanted}")
+    for position, edge in enumerate(node):
+        if edge.operation not in space.operations:
+            raise UsageError(
+                f"{place}, edge {position}: {edge.operation} is not in the search space; accepted are "
+                f"{', '.join(space.operations)}"
+            )
+
+
 def random_genotype(
     space: SearchSpace,
     seed: int,
@@ -305,7 +294,8 @@ def random_genotype(
         space: the search space.
         seed: whole number; the same one gives the same genotype, and the same normal cell with both kinds of
             reduction cell.
-        reduction: "searched" draws a reduction cell as well, "fixed" takes the fixed one.
+        reduction: "searched" draws a reduction cell as well, if the space has one; "fixed" takes the fixed
+            one.
         allow_none: may `none` be drawn.
     """
     generator = random.Random(seed)
@@ -314,20 +304,20 @@ def random_genotype(
     def draw_cell() -> Cell:
         cell = []
         for number in range(space.nodes):
-            possible = range(CELL_INPUTS + number)
+            possible = range(space.inputs + number)
             chosen = sorted(generator.sample(possible, min(space.inputs_per_node, len(possible))))
             cell.append(tuple(Edge(generator.choice(operations), source) for source in chosen))
         return tuple(cell)
 
-    return Genotype(draw_cell(), draw_cell() if reduction == "searched" else None, f"random-{seed}")
+    normal = draw_cell()
+    searched = reduction == "searched" and space.reduction
+    return Genotype(normal, draw_cell() if searched else None, f"random-{seed}", space.inputs, space.output)
 
 
 def _to_cell(value: Any, inputs: int, place: str) -> Cell:
     """Converts nested sequences to a cell; raises UsageError where they are not one."""
     if not isinstance(value, list | tuple) or not value:
-        raise UsageError(
-            f"genotype: {place}: found {_show(value)}; accepted is a list of nodes, at least one"
-        )
+        raise UsageError(f"genotype: {place}: found {show(value)}; accepted is a list of nodes, at least one")
     return tuple(
         _to_node(node, inputs, number, f"{place}, node {number}") for number, node in enumerate(value)
     )
@@ -336,7 +326,7 @@ def _to_cell(value: Any, inputs: int, place: str) -> Cell:
 def _to_node(value: Any, inputs: int, number: int, place: str) -> tuple[Edge, ...]:
     if not isinstance(value, list | tuple) or not value:
         raise UsageError(
-            f"genotype: {place}: found {_show(value)}; accepted is a list of one or more (operation, input)"
+            f"genotype: {place}: found {show(value)}; accepted is a list of one or more (operation, input)"
         )
     return tuple(
         _to_edge(edge, inputs, number, f"{place}, edge {position}") for position, edge in enumerate(value)
@@ -345,16 +335,16 @@ def _to_node(value: Any, inputs: int, number: int, place: str) -> tuple[Edge, ..
 
 def _to_edge(value: Any, inputs: int, number: int, place: str) -> Edge:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise UsageError(f"genotype: {place}: found {_show(value)}; accepted is an (operation, input)")
+        raise UsageError(f"genotype: {place}: found {show(value)}; accepted is an (operation, input)")
     operation, source = value
     if operation not in OPERATIONS:
         raise UsageError(
-            f"genotype: {place}: unknown operation {_show(operation)}; accepted are {', '.join(OPERATIONS)}"
+            f"genotype: {place}: unknown operation {show(operation)}; accepted are {', '.join(OPERATIONS)}"
         )
     last = inputs + number - 1
     if not isinstance(source, int) or isinstance(source, bool) or not 0 <= source <= last:
         raise UsageError(
-            f"genotype: {place}: input {_show(source)} doesn't exist; accepted are 0 to {last} "
+            f"genotype: {place}: input {show(source)} doesn't exist; accepted are 0 to {last} "
             f"({'0 is c_{k-2}, 1 is c_{k-1}' if inputs == 2 else '0 is c_{k-1}'}, {inputs} + j is node j)"
         )
     return Edge(operation, source)
@@ -362,37 +352,6 @@ def _to_edge(value: Any, inputs: int, number: int, place: str) -> Edge:
 
 def _to_lists(cell: Cell) -> list[list[list[Any]]]:
     return [[list(edge) for edge in node] for node in cell]
-
-
-def _to_notation(cell: Cell) -> str:
-    return "/".join(
-        "+".join(f"{OPERATIONS.short_name(edge.operation)}@{edge.input}" for edge in node) for node in cell
-    )
-
-
-def _from_notation(text: str, place: str) -> list[list[tuple[str, int]]]:
-    """Splits a cell in short notation into nodes of (operation, input); what they are is checked later."""
-    return [
-        [
-            _edge_from_notation(edge, f"{place}, node {number}, edge {position}")
-            for position, edge in enumerate(node.split("+"))
-        ]
-        for number, node in enumerate(text.split("/"))
-    ]
-
-
-def _edge_from_notation(text: str, place: str) -> tuple[str, int]:
-    operation, at, source = text.partition("@")
-    if not at or not re.fullmatch(r"[0-9]{1,6}", source):
-        raise UsageError(
-            f"genotype: {place}: found {_show(text)}; accepted is operation@input, for example sep3@0"
-        )
-    long_names = OPERATIONS.long_names()
-    if operation not in long_names:
-        raise UsageError(
-            f"genotype: {place}: unknown operation {_show(operation)}; accepted are {', '.join(long_names)}"
-        )
-    return long_names[operation], int(source)
 
 
 def _check_suffix(path: Path) -> None:
@@ -418,38 +377,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _show(value: Any) -> str:
-    """A short, one-line picture of a value for an error message."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-_GDAS_NORMAL = "skip@0+skip@1/skip@0+sep5@2/sep3@3+skip@0/sep5@4+sep3@3"
-_GDAS_REDUCTION = "sep5@0+sep3@1/sep5@2+sep5@1/dil5@2+sep3@1/sep5@0+sep5@1"
-_FRC_NORMAL = "skip@0+skip@1/skip@0+sep3@2/skip@0+sep3@2/skip@0+sep3@2"
-
 GENOTYPES: dict[str, Genotype] = {
     name: Genotype.from_text(f"name={name} normal={normal} reduction={reduction}")
-    for name, normal, reduction in (
-        (
-            "DARTS_V1",
-            "sep3@1+sep3@0/skip@0+sep3@1/skip@0+sep3@1/sep3@0+skip@2",
-            "max3@0+max3@1/skip@2+max3@0/max3@0+skip@2/skip@2+avg3@0",
-        ),
-        (
-            "DARTS_V2",
-            "sep3@0+sep3@1/sep3@0+sep3@1/sep3@1+skip@0/skip@0+dil3@2",
-            "max3@0+max3@1/skip@2+max3@1/max3@0+skip@2/skip@2+max3@1",
-        ),
-        ("GDAS_V1", _GDAS_NORMAL, _GDAS_REDUCTION),
-        ("GDAS_F1", _FRC_NORMAL, FIXED),
-        ("GDAS_GF", _GDAS_NORMAL, FIXED),
-        ("GDAS_FG", _FRC_NORMAL, _GDAS_REDUCTION),
-    )
+    for name, (normal, reduction) in CELLS.items()
 }
-"""Published genotypes by name: of DARTS (Liu, Simonyan & Yang, ICLR 2019, first and second order), and the
-four of table 5 of GDAS (Dong & Yang, CVPR 2019).
-
-For GDAS_V1 both cells were searched, for GDAS_F1 the normal one with the fixed reduction cell (FRC): the
-paper calls it "GDAS (FRC)". The other two are combinations: GDAS_GF is the normal cell of GDAS_V1 with
-the fixed reduction cell, GDAS_FG the normal cell of GDAS_F1 with the reduction cell of GDAS_V1."""
+"""Published genotypes by name, see `gdas_tf.spaces.published`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gdas_tf.errors import UsageError
-from gdas_tf.spaces.base import CELL_INPUTS, SearchSpace
+from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import Cell, Edge, Genotype
 
 
@@ -43,13 +43,17 @@ def derive(
     5. Every node keeps exactly the wanted ranks. No rank may be higher than node 0, which has the fewest
        pairs, can answer: it has one pair for each operation on each of its two edges.
 
+    In a space that keeps all edges (`space.keep`) every edge has its best operation, in the order of the
+    inputs; `ranks` and `rule` are not looked at.
+
     By both rules ties go to the lower input, and on one edge to the operation that is named first in the
     search space.
 
     Args:
         normal_logits: float [edges, operations], the architecture parameters of the normal cell, in the order
             of `space.edges` and `space.operations`.
-        reduction_logits: the same of the reduction cell; None for the fixed reduction cell.
+        reduction_logits: the same of the reduction cell; None for the fixed reduction cell, and in a space
+            without a reduction cell.
         space: the search space of the search; its `inputs_per_node` is not looked at, as `ranks` says it.
         ranks: which ranks a node keeps, in any order, each from 1 (the best) to `space.highest_rank(rule)`.
         keep_none: rank `none` like any other operation instead of leaving it out. Its probability counts
@@ -60,8 +64,8 @@ def derive(
         The genotype; the edges of a node in the order of their ranks.
 
     Raises:
-        UsageError: the logits have another shape or are not finite, the ranks are out of range, or there is
-            no such rule.
+        UsageError: the logits have another shape or are not finite, the ranks are out of range, there is no
+            such rule, or the space has no reduction cell.
 
     Example:
         >>> space = SearchSpace(("none", "skip_connect", "conv_3x3"), nodes=1)
@@ -71,12 +75,18 @@ def derive(
         >>> derive(logits, None, space, rule="pairs").to_text()
         'normal=skip@1+conv3@1 reduction=fixed'
     """
-    wanted = _check_ranks(ranks, space, keep_none, rule)
-    choose = _edges_of_ranks if rule == "edges" else _pairs_of_ranks
-    normal = _derive_cell(normal_logits, "normal", space, wanted, keep_none, choose)
-    if reduction_logits is None:
-        return Genotype(normal, None)
-    return Genotype(normal, _derive_cell(reduction_logits, "reduction", space, wanted, keep_none, choose))
+    wanted: list[int] = []
+    choose = _all_edges
+    if space.keep == "best":
+        wanted = _check_ranks(ranks, space, keep_none, rule)
+        choose = _edges_of_ranks if rule == "edges" else _pairs_of_ranks
+    if reduction_logits is not None and not space.reduction:
+        raise UsageError(f"reduction logits: the search space {space.name} has no reduction cell")
+    cells = [
+        None if logits is None else _derive_cell(logits, name, space, wanted, keep_none, choose)
+        for name, logits in (("normal", normal_logits), ("reduction", reduction_logits))
+    ]
+    return Genotype(*cells, inputs=space.inputs, output=space.output)
 
 
 def _check_ranks(ranks: Sequence[int], space: SearchSpace, keep_none: bool, rule: str) -> list[int]:
@@ -121,11 +131,19 @@ def _derive_cell(
     cell = []
     first = 0
     for node in range(space.nodes):
-        edges = CELL_INPUTS + node
+        edges = space.inputs + node
         kept = choose(scores[first : first + edges], candidates, ranks)
         cell.append(tuple(Edge(space.operations[operation], edge) for edge, operation in kept))
         first += edges
     return tuple(cell)
+
+
+def _all_edges(scores: np.ndarray, candidates: Sequence[int], _: Sequence[int]) -> list[tuple[int, int]]:
+    """The best pair of every edge."""
+    return [
+        (edge, max(candidates, key=lambda operation, row=row: row[operation]))
+        for edge, row in enumerate(scores)
+    ]
 
 
 def _edges_of_ranks(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import tensorflow as tf
-
 from gdas_tf.errors import UsageError
+from gdas_tf.numerics.lazy import tf
 from gdas_tf.supernet.paths import Sampled
 
 Sampler = Literal["gumbel", "direct"]

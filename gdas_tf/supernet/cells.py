@@ -378,7 +378,7 @@ class SearchedCell(_Cell):
 
 @keras.saving.register_keras_serializable("gdas_tf")
 class FixedReductionCell(_Cell):
-    """The fixed reduction cell (FRC), which is not searched: figure 3 of the paper.
+    """The fixed reduction cell (FRC) of Dong & Yang (CVPR 2019), which is not searched.
 
     For each input one branch of ReLU, 1x3 convolution of stride (1, 2), 3x1 convolution of stride (2, 1)
     (both of 8 groups), batch norm, ReLU, 1x1 convolution, batch norm; and one of 3x3 max pooling of stride 2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import tensorflow as tf
+from gdas_tf.numerics.lazy import tf
 
 
 class Sampled(NamedTuple):

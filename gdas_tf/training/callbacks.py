@@ -1,5 +1,14 @@
-"""What a stage that runs for hours leaves after each epoch: a line of metrics and a checkpoint to go on
-from."""
+"""What a stage that runs for hours does at the ends of its epochs, one duty a callback.
+
+`fit` calls callbacks in the order in which it was given them. A stage is only resumed bit for bit if it gives
+them in this one:
+
+1. the stage's own, which may change its state;
+2. `Divergence`, so that nothing is written of an epoch that failed;
+3. `History` and `MetricsLines`;
+4. `Checkpoint`, last: if the process dies before, the epoch is done once more, and what was written of it is
+   written again.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +17,146 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gdas_tf.errors import DivergedError, UsageError
+from gdas_tf.files import atomic_path
 from gdas_tf.keras_backend import keras
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gdas_tf.runs.run import Run
+    from gdas_tf.strategies.base import Batch, Strategy
+
+Logs = Mapping[str, Any] | None
 
 
-class EpochRecord(keras.callbacks.Callback):
-    """Writes the metrics and a checkpoint after each epoch, and brings a checkpoint back.
+class StrategyEpochs(keras.callbacks.Callback):
+    """Tells a strategy that an epoch begins or ends.
+
+    Args:
+        strategy: The strategy; the model is a `SearchModel`.
+        epochs: Epochs of the whole search.
+        validation: As of `Strategy.end_epoch`.
+    """
+
+    def __init__(self, strategy: Strategy, epochs: int, validation: Callable[[], Iterable[Batch]]) -> None:
+        super().__init__()
+        self.strategy, self.epochs, self.validation = strategy, epochs, validation
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self.strategy.begin_epoch(epoch, self.epochs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self.strategy.end_epoch(self.model, epoch, self.epochs, self.validation)
+
+
+class Divergence(keras.callbacks.Callback):
+    """Ends a stage whose loss is no longer a number.
+
+    Args:
+        stage: "search" or "retrain".
+        advice: What to do then.
+    """
+
+    def __init__(self, stage: str, advice: str) -> None:
+        super().__init__()
+        self.stage, self.advice = stage, advice
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if not all(math.isfinite(value) for value in logs.values()):
+            raise DivergedError(
+                f"the {self.stage} diverged: the loss is {logs['loss']} in epoch {epoch + 1}; {self.advice}"
+            )
+
+
+class MetricsLines(keras.callbacks.Callback):
+    """Writes a line of metrics after each epoch.
 
     Args:
         run: The run directory.
         stage: "search" or "retrain".
-        variables: The whole state of the stage, in an order that is the same in every process.
-        values: The stage's own values of an epoch (1 is the first) for its line of metrics, called at its
-        end. advice: What to do when the loss is no longer a number.
+        values: The stage's own values of an epoch (1 is the first) for its line, called at its end.
+    """
+
+    def __init__(self, run: Run, stage: str, values: Callable[[int], Mapping[str, float]]) -> None:
+        super().__init__()
+        self.run, self.stage, self.values = run, stage, values
+
+    def begin(self, done: int) -> None:
+        """Keep the lines of the epochs that are done, and no others."""
+        self.run.truncate_metrics(self.stage, done)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self._begun = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        line = {
+            "epoch": epoch + 1,
+            **{name: float(value) for name, value in logs.items()},
+            **self.values(epoch + 1),
+            "seconds": round(time.perf_counter() - self._begun, 3),
+        }
+        self.run.append_metrics(self.stage, line)
+
+
+class History(keras.callbacks.Callback):
+    """Keeps arrays as they were before a search and after each epoch, in `search/logits.npz`.
+
+    Args:
+        run: The run directory.
+        arrays: Gives the arrays of now, by names and of shapes that stay.
+    """
+
+    def __init__(self, run: Run, arrays: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        super().__init__()
+        self.path, self.now = run.file("search/logits.npz"), arrays
+        self.values: dict[str, list[np.ndarray]] = {}
+
+    def begin(self, done: int) -> None:
+        """Begin with the arrays of now, or with those of the epochs that a resumed search has behind it.
+
+        Raises:
+            UsageError: The file is missing or damaged, or has fewer epochs.
+        """
+        if done == 0:
+            self.path.unlink(missing_ok=True)
+            self.values = {name: [array] for name, array in self.now().items()}
+            return
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                stored = {name: file[name] for name in self.now()}
+        except Exception as error:  # zipfile, zlib and NumPy each have errors of their own
+            raise UsageError(
+                f"logits {self.path} are missing or damaged ({error}); "
+                f"remove {self.path.parent} to search again"
+            ) from error
+        if any(len(values) < done + 1 for values in stored.values()):
+            raise UsageError(
+                f"logits {self.path} end before the checkpoint; remove {self.path.parent} to search again"
+            )
+        self.values = {name: list(values[: done + 1]) for name, values in stored.items()}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays so far, [epochs + 1, …] each."""
+        return {name: np.stack(values) for name, values in self.values.items()}
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        for name, array in self.now().items():
+            self.values[name].append(array)
+        with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **self.arrays())
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes the state of a stage after each epoch, and brings it back.
+
+    Args:
+        run: The run directory.
+        stage: "search" or "retrain".
+        variables: The stage's state, in an order that is the same in every process.
+        extra_state, restore: Give arrays by name that belong to the state as well, and take them back.
     """
 
     def __init__(
@@ -31,58 +164,47 @@ class EpochRecord(keras.callbacks.Callback):
         run: Run,
         stage: str,
         variables: Sequence[Any],
-        values: Callable[[int], Mapping[str, float]],
-        advice: str,
+        extra_state: Callable[[], Mapping[str, np.ndarray]] = dict,
+        restore: Callable[[Mapping[str, np.ndarray]], None] = lambda state: None,
     ) -> None:
         super().__init__()
-        self.run, self.stage, self.variables = run, stage, list(variables)
-        self.values, self.advice = values, advice
+        self.run, self.stage = run, stage
+        self.variables = {f"{number:05d}": variable for number, variable in enumerate(variables)}
+        self.extra_state, self.restore = extra_state, restore
 
-    def start(self, resume: bool) -> int:
-        """Bring back the last checkpoint, with `resume`, or remove what there is. Returns the epochs that are
-        done.
+    def begin(self, resume: bool) -> int:
+        """Bring back the last checkpoint, with `resume`, or remove what there is.
+
+        Returns:
+            The epochs that are done.
 
         Raises:
-            UsageError: The checkpoint is damaged or of another network or configuration.
+            UsageError: The checkpoint is damaged or of another network, configuration or version.
         """
         checkpoint = self.run.load_checkpoint(self.stage) if resume else None
         path = self.run.file(f"{self.stage}/checkpoint.npz")
         if checkpoint is None:
             path.unlink(missing_ok=True)
-            self.run.truncate_metrics(self.stage, 0)
             return 0
         arrays, done = checkpoint
-        names = self._names()
+        extra = {
+            name.removeprefix(_EXTRA): arrays.pop(name) for name in list(arrays) if name.startswith(_EXTRA)
+        }
         shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-        if shapes != {name: tuple(v.shape) for name, v in zip(names, self.variables, strict=True)}:
+        if shapes != {name: tuple(variable.shape) for name, variable in self.variables.items()}:
             raise UsageError(
-                f"checkpoint {path}: its {len(arrays)} variables are not the {len(names)} of this "
+                f"checkpoint {path}: its {len(arrays)} variables are not the {len(self.variables)} of this "
                 f"{self.stage}; remove the checkpoint to begin the {self.stage} again"
             )
-        for variable, name in zip(self.variables, names, strict=True):
+        for name, variable in self.variables.items():
             variable.assign(arrays[name])
-        self.run.truncate_metrics(self.stage, done)
+        self.restore(extra)
         return done
 
-    def _names(self) -> list[str]:
-        return [f"{number:05d}" for number in range(len(self.variables))]
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        arrays = {name: variable.numpy() for name, variable in self.variables.items()}
+        extra = {_EXTRA + name: array for name, array in self.extra_state().items()}
+        self.run.save_checkpoint(self.stage, {**arrays, **extra}, epoch + 1)
 
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._begun = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        if not all(math.isfinite(value) for value in logs.values()):
-            raise DivergedError(
-                f"the {self.stage} diverged: the loss is {logs['loss']} in epoch {epoch + 1}; {self.advice}"
-            )
-        line = {
-            "epoch": epoch + 1,
-            **{name: float(value) for name, value in logs.items()},
-            **self.values(epoch + 1),
-            "seconds": round(time.perf_counter() - self._begun, 3),
-        }
-        # The metrics first: if the process dies between the two, the continuation removes the line it will
-        # write again.
-        self.run.append_metrics(self.stage, line)
-        arrays = {name: v.numpy() for name, v in zip(self._names(), self.variables, strict=True)}
-        self.run.save_checkpoint(self.stage, arrays, epoch + 1)
+_EXTRA = "extra/"

@@ -16,10 +16,12 @@ from gdas_tf.keras_backend import keras
 from gdas_tf.networks.derived import build_network, copy_weights
 from gdas_tf.networks.drop_path import DropPathFactors
 from gdas_tf.networks.model_file import save_model
+from gdas_tf.numerics.losses import cross_entropy, hits
 from gdas_tf.optimizers.flat_sgd import FlatSGD
+from gdas_tf.optimizers.loss_scale import loss_scaled
 from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.runs.data_record import record_data
-from gdas_tf.training.callbacks import EpochRecord
+from gdas_tf.training.callbacks import Checkpoint, Divergence, MetricsLines
 
 if TYPE_CHECKING:
     from gdas_tf.config.sections import Config, RetrainConfig
@@ -64,9 +66,9 @@ class RetrainingModel(keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([weight.value for weight in weights])
             outputs = self.network(images, training=True)
-            loss = _cross_entropy(labels, outputs["logits"])
+            loss = cross_entropy(labels, outputs["logits"])
             if "auxiliary" in outputs:
-                loss += self.auxiliary_weight * _cross_entropy(labels, outputs["auxiliary"])
+                loss += self.auxiliary_weight * cross_entropy(labels, outputs["auxiliary"])
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [weight.value for weight in weights])
         self.optimizer.apply(gradients, weights)
@@ -75,13 +77,11 @@ class RetrainingModel(keras.Model):
     def _record(
         self, loss: tf.Tensor, labels: tf.Tensor, outputs: Mapping[str, tf.Tensor]
     ) -> dict[str, tf.Tensor]:
-        right = tf.equal(tf.argmax(outputs["logits"], -1, output_type=labels.dtype), labels)
-        for mean, value in zip(self._means, (loss, tf.cast(right, tf.float32)), strict=True):
+        for mean, value in zip(self._means, (loss, hits(labels, outputs["logits"])), strict=True):
             mean.update_state(value)
         return {mean.name: mean.result() for mean in self._means}
 
 
-@keras.saving.register_keras_serializable("gdas_tf")
 def retrain(
     config: Config,
     data: DataSet,
@@ -135,19 +135,19 @@ def retrain(
     model.compile(_optimizer(settings, learning_rate), jit_compile=settings.jit_compile)
     model.optimizer.build(network.trainable_variables)
 
-    record = EpochRecord(
+    # The network's variables include the statistics of batch norm and the state of drop-path.
+    checkpoint = Checkpoint(run, "retrain", [*network.variables, *model.optimizer.variables])
+    metrics = MetricsLines(
         run,
         "retrain",
-        # The network's variables include the statistics of batch norm and the state of drop-path.
-        [*network.variables, *model.optimizer.variables],
         values=lambda epoch: {
             "learning_rate": float(learning_rate((epoch - 1) * steps)),
             "drop_path": drop_path_schedule(settings.drop_path, epoch - 1, settings.epochs),
         },
-        advice=f"lower retrain.learning_rate ({settings.learning_rate:g})",
     )
     data_record = record_data(run, "retrain", data)
-    done = record.start(resume)
+    done = checkpoint.begin(resume)
+    metrics.begin(done)
     if done < settings.epochs:
         augmentation = Augmentation(
             padding=config.data.padding, flip=config.data.flip, cutout=settings.cutout, mean=data.mean
@@ -160,7 +160,13 @@ def retrain(
             steps_per_epoch=steps,
             shuffle=False,  # the batches are
             verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[_DropPathSchedule(network, settings), *callbacks, record],
+            callbacks=[
+                _DropPathSchedule(network, settings),
+                *callbacks,
+                Divergence("retrain", f"lower retrain.learning_rate ({settings.learning_rate:g})"),
+                metrics,
+                checkpoint,
+            ],
         )
 
     deployed = build_network(genotype, **options)
@@ -238,9 +244,7 @@ def _optimizer(
     optimizer = FlatSGD(
         learning_rate, settings.momentum, settings.weight_decay, settings.clip_norm, settings.nesterov
     )
-    if settings.precision == "mixed_float16":
-        return keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
+    return loss_scaled(optimizer, keras.DTypePolicy(settings.precision).compute_dtype)
 
 
 class _DropPathSchedule(keras.callbacks.Callback):
@@ -254,10 +258,6 @@ class _DropPathSchedule(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         for layer in self.layers:
             layer.rate.assign(drop_path_schedule(self.settings.drop_path, epoch, self.settings.epochs))
-
-
-def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
 
 
 def _by(shape: Sequence[int]) -> str:

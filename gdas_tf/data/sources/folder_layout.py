@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gdas_tf.data.picture_files import PictureFinder, seen
-from gdas_tf.data.sources.opening import listing
+from gdas_tf.data.wording import listing
 from gdas_tf.errors import UsageError
 from gdas_tf.notes import note
 
@@ -80,10 +80,10 @@ def check_beside(path: Path, layout: Layout, finder: PictureFinder) -> None:
 
 
 def meet_all(root: Path, folders: Sequence[Path], finder: PictureFinder) -> None:
-    """Has each of some folders met once, so that no link below another leads to it.
+    """Marks folders, so that none of them is found again through a link below another.
 
     Raises:
-        UsageError: two are the same folder, or one that was met before.
+        UsageError: two are the same folder, or one was marked before.
     """
     for folder in folders:
         before = finder.meet(folder)

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from gdas_tf.data.images import read_file, read_header
 from gdas_tf.data.picture_files import Found, PictureFinder, accepted, merged
+from gdas_tf.data.sources.base import Batches, Part, Source
 from gdas_tf.data.sources.folder_layout import Layout, check_beside, find_layout, meet_all
-from gdas_tf.data.sources.opening import Batches, Part, Source, by, listing
+from gdas_tf.data.wording import by, listing
 from gdas_tf.errors import UsageError
 from gdas_tf.machine import cores
 from gdas_tf.notes import note
@@ -138,8 +139,7 @@ class _Reader:
             names = listing([f"{item.file.relative_to(self.path)} ({item.reason})" for item in unreadable])
             raise UsageError(
                 f"folder {self.path}: {len(unreadable)} of {len(files)} images cannot be read: {names}; "
-                "repair or remove "
-                f"{'them' if len(unreadable) > 1 else 'it'}"
+                f"repair or remove {'them' if len(unreadable) > 1 else 'it'}"
             )
 
 
@@ -215,8 +215,8 @@ def _common_size(path: Path, files: Sequence[Path], sizes: Sequence[tuple[int, i
         if size != sizes[0]:
             raise UsageError(
                 f"folder {path}: images of unequal size: {files[0].relative_to(path)} has {by(sizes[0])} "
-                "pixels (height x "
-                f"width), {file.relative_to(path)} has {by(size)}; resize all by --data-image-size"
+                f"pixels (height x width), {file.relative_to(path)} has {by(size)}; resize all by "
+                "data.image_size"
             )
     return sizes[0]
 

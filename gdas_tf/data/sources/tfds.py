@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gdas_tf.data.images import PictureError, open_picture, read_header, to_array
-from gdas_tf.data.sources.opening import Batches, Part, Source, by, listing, seen_from
+from gdas_tf.data.sources.base import Batches, Part, Source
+from gdas_tf.data.wording import by, listing, one_line, seen_from
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.user_files import user_path
 
@@ -133,10 +134,8 @@ class _Reader:
                     if image.shape != wanted:
                         raise UsageError(
                             f"data set {self.name}: images of unequal size: the first one has {by(size)} "
-                            "pixels "
-                            f"(height x width), number {number} of {split} has {by(image.shape[:2])}; "
-                            "resize all "
-                            "by --data-image-size"
+                            f"pixels (height x width), number {number} of {split} has "
+                            f"{by(image.shape[:2])}; resize all by data.image_size"
                         )
                 count += len(images)
                 yield np.stack(images), labels
@@ -187,8 +186,8 @@ class _Reader:
             raise UsageError(f"data set {self.name}: an image has {error}") from error
         except Exception as error:  # of TensorFlow or Pillow, of many kinds
             raise UsageError(
-                f"data set {self.name}: the files in {self.builder.data_path} are damaged ({_line(error)}); "
-                "remove that folder and prepare the set again"
+                f"data set {self.name}: the files in {self.builder.data_path} are damaged "
+                f"({one_line(error)}); remove that folder and prepare the set again"
             ) from error
 
 
@@ -224,8 +223,7 @@ def _builder(name: str, folder: Path | None) -> Any:
     except Exception as error:  # damaged metadata: JSON, protocol buffers, missing keys
         raise UsageError(
             f"data set {name}: what is prepared under {folder or 'the default folder'} is damaged "
-            f"({_line(error)}); remove it "
-            "and prepare the set again"
+            f"({one_line(error)}); remove it and prepare the set again"
         ) from error
     try:
         builder = tfds.builder(name, **options)
@@ -239,7 +237,7 @@ def _builder(name: str, folder: Path | None) -> Any:
                 f"data set {base}: found the configuration {configuration!r}; accepted: "
                 f"{listing(list(known), 10) or 'none'}"
             ) from error
-        reason = re.sub('^Failed to construct dataset .*?}": ', "", _line(error))
+        reason = re.sub('^Failed to construct dataset .*?}": ', "", one_line(error))
         raise UsageError(f"data set {name}: TFDS cannot make it: {reason}") from error
     _features(name, builder.info)  # before anything is downloaded
     _download(name, builder)
@@ -276,8 +274,7 @@ def _features(name: str, info: Any) -> tuple[str, str]:
         found = listing([f"{key}: {type(feature).__name__}" for key, feature in features.items()], 6)
         raise UsageError(
             f"data set {name}: found {found or type(info.features).__name__}; an image-classification set "
-            "has one Image and "
-            "one ClassLabel"
+            "has one Image and one ClassLabel"
         )
     if features[images[0]].np_dtype != np.uint8:
         raise UsageError(
@@ -309,7 +306,7 @@ def _splits(name: str, builder: Any, reader: _Reader) -> tuple[str, str | None]:
 
 def _download(name: str, builder: Any) -> None:
     place = f"{builder.data_path.parent}"
-    hint = "prepare it on a machine that can, and name its folder by --data-dir"
+    hint = "prepare it on a machine that can, and name its folder by data.data_dir"
     unreachable = _unreachable_hosts(builder)
     if unreachable:
         raise RunError(
@@ -320,8 +317,8 @@ def _download(name: str, builder: Any) -> None:
         builder.download_and_prepare()
     except Exception as error:  # network, checksum, disk, files to fetch by hand: each has its own
         raise RunError(
-            f"data set {name}: it is not prepared under {place} and could not be prepared: {_line(error)}; "
-            f"{hint}"
+            f"data set {name}: it is not prepared under {place} and could not be prepared: "
+            f"{one_line(error)}; {hint}"
         ) from error
 
 
@@ -355,8 +352,3 @@ def _fingerprint(builder: Any) -> str:
     files = sorted(path for path in Path(builder.data_path).iterdir() if path.is_file())
     about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return json.dumps([builder.info.full_name, about])
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}…"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gdas_tf.config.sections import SECTIONS, Config, options
+from gdas_tf.config.config import Config, options
 
 
 def former_config(sections: Iterable[str]) -> Config:
@@ -14,7 +14,7 @@ def former_config(sections: Iterable[str]) -> Config:
     Args:
         sections: those that a stage depends on which has begun; it goes on as it began.
     """
-    values = {option.path: option.metadata["before"] for name in set(sections) for option in options(name)}
+    values = {option.path: option.before for name in set(sections) for option in options(name)}
     return Config().override(values)
 
 
@@ -26,11 +26,11 @@ def completed(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, 
         wanted: the same of now, whose fields are taken.
     """
     result = dict(found)
-    for section in (name for name in SECTIONS if name in found and name in wanted):
-        known = {option.name: option.metadata for option in options(section)}
-        values = {name: known[name]["before"] for name in wanted[section] if name in known}
+    sections = {option.section for option in options() if option.section}
+    for section in (name for name in wanted if name in found and name in sections):
+        known = {option.name: option for option in options(section)}
+        values = {name: known[name].before for name in wanted[section] if name in known}
         for name, value in found[section].items():
-            synonyms = known[name]["synonyms"] if name in known else {}
-            values[name] = synonyms.get(value, value) if isinstance(value, str) else value
+            values[name] = known[name].today(value) if name in known else value
         result[section] = values
     return result

@@ -1,0 +1,123 @@
+"""What fields of the configuration are made of: pydantic's types, as YAML files and command lines write them.
+
+A strategy, also one of a user's, makes its section of these.
+
+Example:
+    >>> class RandomConfig(Section):
+    ...     candidates: Whole = Field(1, ge=1, description="genotypes to draw, of which the best is taken")
+    ...     measure: Literal["loss", "accuracy"] = Field("loss", description="what the best is best by")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
+
+from gdas_tf.config.names import hint, names
+
+RULES = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+"""How all parts of a configuration are checked. Nothing is built before a value is: `--help` needs none."""
+
+
+class Section(BaseModel):
+    """Base of the sections: frozen, refuses unknown fields, takes text for numbers (YAML's 1e-3 is text)."""
+
+    model_config = RULES
+
+
+@dataclass(frozen=True)
+class Metavar:
+    """Placeholder of a field's value in `--help`."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Before:
+    """The value that runs had before the field was there, if not the default (gdas_tf.config.former)."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Formerly:
+    """Former names of choices, which stay accepted."""
+
+    synonyms: Mapping[str, str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return core_schema.no_info_before_validator_function(self.today, handler(source))
+
+    def today(self, value: Any) -> Any:
+        """Returns the name that a choice has today."""
+        return self.synonyms.get(value, value) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Accepts the names of a kind that are registered when the value is checked (gdas_tf.config.names)."""
+
+    kind: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def names(self) -> tuple[str, ...]:
+        """The accepted names."""
+        return names(self.kind)
+
+    def _check(self, value: str) -> str:
+        if value not in self.names():
+            raise PydanticCustomError("not_registered", "unknown name")
+        return value
+
+
+def not_accepted(value: Any, accepted: tuple[Any, ...]) -> str:
+    """Returns what to say of a value that is none of those accepted."""
+    near = hint(value, [name for name in accepted if isinstance(name, str)])
+    return f"found {value!r}; accepted: {', '.join(map(str, accepted))}" + (f"; {near}" if near else "")
+
+
+def items(value: Any) -> Any:
+    """Returns the items of a comma list; of anything else but a list or tuple, itself as the only one."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",")]
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _every_format(value: Any) -> Any:
+    found = items(value)
+    return list(names("format")) if list(found) == ["all"] else found
+
+
+def _number(value: Any) -> Any:
+    # Python counts with True as with 1; a user who writes it means another field.
+    if isinstance(value, bool):
+        raise PydanticCustomError("bool_for_number", "a number is expected")
+    return value
+
+
+def _whole_number(value: Any) -> Any:
+    try:
+        return int(value) if isinstance(value, str) else _number(value)
+    except ValueError:
+        return value
+
+
+def _none(value: Any) -> Any:
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Whole = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
+Colours = Annotated[Literal[1, 3], BeforeValidator(_whole_number)]
+IfAny = BeforeValidator(_none)
+Items = BeforeValidator(items)
+Formats = Annotated[
+    tuple[Annotated[str, Registered("format")], ...], BeforeValidator(_every_format), Field(min_length=1)
+]

@@ -1,0 +1,74 @@
+"""Names that values of the configuration may take because somebody has registered them.
+
+The registries are looked up by the names of their modules when a value is checked, not imported with this
+module: some stand on a higher floor, all of them would cost time in `gdas-tf --help`, and strategies import
+the base of their sections from this package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from gdas_tf.errors import UsageError
+from gdas_tf.registry import Registry
+
+_REGISTRIES = {
+    "strategy": ("gdas_tf.strategies.base", "STRATEGIES", ("gdas",)),
+    "space": ("gdas_tf.spaces.base", "SPACES", ("darts",)),
+    "network": ("gdas_tf.networks.registry", "NETWORKS", ("derived",)),
+    "format": ("gdas_tf.export.formats", "FORMATS", ()),
+}
+"""The registry of each kind: its module, its name there, and the names that hold as long as there is none."""
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Returns the names of a kind that are registered by now.
+
+    Args:
+        kind: "strategy", "space", "network" or "format".
+    """
+    registry = _registry(kind)
+    return tuple(registry) if registry is not None else _REGISTRIES[kind][2]
+
+
+def _registry(kind: str) -> Registry[Any] | Mapping[str, Any] | None:
+    module, attribute, _ = _REGISTRIES[kind]
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        return None
+    return found if isinstance(found, Registry) or kind == "format" else None
+
+
+def strategy_sections(taken: Collection[str]) -> dict[str, type[BaseModel]]:
+    """Returns the sections of the strategies that have fields of their own, by the strategies' names.
+
+    Args:
+        taken: names of the configuration's own sections and fields.
+
+    Raises:
+        UsageError: a section cannot have the name of its strategy.
+    """
+    registry = _registry("strategy")
+    found = {name: getattr(registry.get(name), "section", None) for name in registry} if registry else {}
+    sections = {name: section for name, section in found.items() if section is not None}
+    for name in sections:
+        if name in taken or not name.replace("-", "_").isidentifier():
+            raise UsageError(
+                f"strategy {name!r}: the configuration cannot have a section of this name; register the "
+                "strategy under another one, of letters, digits and underscores"
+            )
+    return sections
+
+
+def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Returns "did you mean …?" for an unknown name, or `otherwise` where none that is known is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise

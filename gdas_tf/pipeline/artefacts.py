@@ -1,0 +1,174 @@
+"""What stages hand on to each other, as files: logits, genotypes, networks, ONNX files."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdas_tf.errors import MissingStageError, UsageError
+from gdas_tf.files import read_json
+from gdas_tf.numerics.starting import start_tensorflow
+from gdas_tf.user_files import read_npz
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from gdas_tf.config.sections import Config
+    from gdas_tf.runs.run import Run
+    from gdas_tf.spaces.genotype import Genotype
+
+
+def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
+    """Returns the genotype of the last logits in a file.
+
+    Args:
+        path: an .npz with `normal` [epochs + 1, edges, operations] (or [edges, operations]), and `reduction`
+            alike unless the reduction cell is fixed.
+        config: operations, nodes, rule and ranks.
+
+    Raises:
+        UsageError: the file is missing, damaged, or doesn't fit the search space.
+    """
+    from gdas_tf.strategies.base import STRATEGIES
+
+    logits = load_logits(path)
+    last = {name: values[-1] if values.ndim == 3 else values for name, values in logits.items()}
+    space = config.space
+    for name, values in last.items():
+        wanted = (space.edge_count, len(space.operations))
+        if values.shape != wanted:
+            raise UsageError(
+                f"logits {path}: {name} has shape {list(values.shape)}, and the search space has {wanted[0]} "
+                f"edges and {wanted[1]} operations; set search.operations and search.nodes as searched"
+            )
+    return STRATEGIES.get(config.search.strategy).from_config(config).genotype(last, config)
+
+
+def load_logits(path: str | Path) -> dict[str, np.ndarray]:
+    """Returns the arrays `normal` and, unless the reduction cell is fixed, `reduction` of a logits file.
+
+    Raises:
+        UsageError: the file is missing or damaged.
+    """
+    if not Path(path).is_file():
+        raise UsageError(f"logits {path}: there is no such file")
+    found = read_npz(path, f"logits {path}", "a search writes such files")
+    arrays = {name: found[name] for name in ("normal", "reduction") if name in found}
+    if "normal" not in arrays:
+        raise UsageError(f"logits {path}: it has no array `normal`, as a search writes it")
+    for name, values in arrays.items():
+        if values.ndim not in (2, 3) or not values.size:
+            raise UsageError(
+                f"logits {path}: {name} has shape {list(values.shape)}; accepted is "
+                "[epochs, edges, operations]"
+            )
+    return arrays
+
+
+def parse_genotype(text: str) -> Genotype:
+    """Returns the genotype that a file holds, of a known name, or written out in short notation.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    from gdas_tf.spaces.genotype import GENOTYPES, Genotype
+
+    if text in GENOTYPES or Path(text).suffix in (".json", ".txt"):
+        return Genotype.load(text)
+    return Genotype.from_text(text)
+
+
+def draw_cells(genotype: Genotype, folder: Path) -> list[Path]:
+    """Draws the cells of a genotype; returns the pictures' paths."""
+    from gdas_tf.drawing.cells import draw_genotype
+
+    return draw_genotype(genotype, folder)
+
+
+def read_genotype(run: Run) -> Genotype:
+    """Returns the genotype of a run.
+
+    Raises:
+        UsageError: there is none yet, or it is damaged.
+    """
+    from gdas_tf.spaces.genotype import Genotype
+
+    path = run.file("genotype.json")
+    if not path.exists():
+        raise MissingStageError(run.path, "no genotype", "derive")
+    return Genotype.load(path)
+
+
+def set_genotype(run: Run, genotype: Genotype) -> None:
+    """Writes the genotype of a run.
+
+    Raises:
+        UsageError: a network was trained with another one in this run; nothing is touched.
+    """
+    if run.begun("retrain") and genotype != read_genotype(run):
+        raise UsageError(
+            f"run directory {run.path}: its network was trained with another genotype; "
+            "train this one in another run directory"
+        )
+    genotype.save(run.file("genotype.json"))
+
+
+def model_file(run: Run) -> Path:
+    """Returns the path of the retrained network of a run.
+
+    Raises:
+        UsageError: there is none yet.
+    """
+    path = run.file("model.keras")
+    if not path.exists():
+        raise MissingStageError(run.path, "no trained network", "retrain")
+    return path
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Returns the network of a .keras file.
+
+    Raises:
+        UsageError: the file is missing or damaged.
+    """
+    if not Path(path).is_file():
+        raise UsageError(f"model {path}: there is no such file")
+    try:
+        with open(path, "rb") as file:
+            whole = zipfile.is_zipfile(file)
+    except OSError as error:
+        raise UsageError(f"model {path}: cannot read it: {error.strerror}") from error
+    if not whole:
+        raise UsageError(
+            f"model {path}: damaged or cut off, or not a .keras file; if it is a run directory's, remove it, "
+            "and resuming the retraining writes it anew"
+        )
+    start_tensorflow()
+    from gdas_tf.keras_backend import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zipfile, HDF5 and Keras each have errors of their own
+        raise UsageError(f"model {path}: damaged or not a .keras file ({error!s:.200})") from error
+
+
+def verified_accuracies(run: Run) -> dict[str, dict[str, Any]]:
+    """Returns what the export measured on held-out images, by the name of the file.
+
+    Raises:
+        UsageError: its report is damaged.
+    """
+    path = run.path / "export" / "verification.json"
+    if not path.is_file():
+        return {}
+    report = read_json(path)
+    try:
+        return {
+            # Reports of earlier versions have one number of images for all files.
+            entry["file"]: {"accuracy": entry["accuracy"], "images": entry.get("images", report["images"])}
+            for entry in report["formats"].values()
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: it is no report of an export; export again") from error

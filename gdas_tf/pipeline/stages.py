@@ -1,0 +1,357 @@
+"""The stages of the pipeline, each a function of a `Job`, and all of them in order.
+
+A stage works in the run directory of its job and returns its results as plain values, which JSON takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gdas_tf.errors import MissingStageError, RunError, UsageError
+from gdas_tf.files import write_json
+from gdas_tf.notes import progress
+from gdas_tf.numerics.starting import start_tensorflow
+from gdas_tf.pipeline.artefacts import (
+    draw_cells,
+    genotype_of_logits,
+    load_logits,
+    load_model,
+    model_file,
+    read_genotype,
+    set_genotype,
+    verified_accuracies,
+)
+from gdas_tf.pipeline.job import Job
+from gdas_tf.runs.run import Run
+
+if TYPE_CHECKING:
+    import keras
+
+    from gdas_tf.config.sections import Config
+    from gdas_tf.data.dataset import DataSet
+    from gdas_tf.data.identity import DataIdentity
+    from gdas_tf.spaces.genotype import Genotype
+
+
+def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | None = None) -> None:
+    """Finds out what would fail later; the run directory gets back the configuration that it had if any does.
+
+    Args:
+        job: the job.
+        stages: those that will be run, as far as they have something to check (`gdas_tf.preflight.STAGES`).
+        genotype: what will be trained, if it is known.
+
+    Raises:
+        UsageError: a stage cannot be done; the message names fields of the configuration.
+        RunError: a folder cannot be written.
+    """
+    from gdas_tf import preflight
+
+    try:
+        preflight.check_before_start(job.config, job.data, stages, genotype, job.run.path)
+    except (UsageError, RunError):
+        if job.config_before not in (None, job.config):
+            job.run.set_config(job.config_before)
+        raise
+
+
+def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
+    """Runs all stages, in the order of `STAGES`, after a check of what can be known before the first.
+
+    A search and a retraining that have finished all their epochs are not done again. `job.results` grows with
+    every finished stage, and stays when a later one fails.
+
+    Args:
+        job: the job; with `resume` if a stage of it has begun already.
+
+    Returns:
+        The results of each stage by its name; None for the benchmark where no ONNX file was asked for.
+
+    Raises:
+        UsageError: a stage cannot be done with this configuration or these data.
+        RunError: a stage failed; what was done before it is in the run directory.
+
+    Example:
+        >>> with begin("runs/digits", Config.preset("quick")) as job:
+        ...     run_all(job)["evaluate"]["accuracy"]
+    """
+    run = job.run
+    finished = [name for name in ("search", "retrain") if run.finished(name)]
+    derived = read_genotype(run) if run.file("genotype.json").exists() else None
+    check_before_start(job, [name for name in STAGES if name not in finished], derived)
+    for number, (name, stage) in enumerate(STAGES.items(), 1):
+        progress(f"[{number}/{len(STAGES)}] {name}")
+        if name == "benchmark" and not run.onnx_files():
+            progress("skipped: export.formats names no ONNX file, and only those are measured")
+            job.results[name] = None
+        else:
+            job.results[name] = stage(job)
+    return job.results
+
+
+def run_search(job: Job) -> dict[str, Any]:
+    """Trains the supernet and its logits.
+
+    Returns:
+        `epochs`, `accuracy` (of the last epoch, where weights learn), `architecture_accuracy` (where the
+        logits learn), `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all
+        epochs, and `files`.
+
+    Raises:
+        UsageError: the search has begun and the job does not resume, or the data have changed since.
+        RunError: the search diverged, or the disk is full or read-only.
+    """
+    run, config = job.run, job.config.search
+    _check_begun(job, "search")
+    if run.finished("search"):
+        progress("the search has finished all its epochs already")
+        job.record()
+    else:
+        data = job.data  # refused here if it has changed
+        job.record()
+        start_tensorflow()
+        from gdas_tf.training.search import search
+
+        search(job.config, data, run, resume=job.resume)
+    first, last = run.metrics("search")[0], run.metrics("search")[-1]
+    return {
+        "epochs": config.epochs,
+        "accuracy": last["accuracy"],
+        # Only strategies that learn from images of D_V have the one, only those with logits the other.
+        "architecture_accuracy": last.get("architecture_accuracy"),
+        "normal_entropy": [line["normal_entropy"] for line in (first, last) if "normal_entropy" in line],
+        "seconds": sum(line["seconds"] for line in run.metrics("search")),
+        "files": _files(run, "search/metrics.jsonl", "search/logits.npz"),
+    }
+
+
+def run_derivation(job: Job) -> dict[str, Any]:
+    """Chooses the genotype from the logits of the last epoch.
+
+    Returns:
+        `genotype` in the short notation, and `files`.
+
+    Raises:
+        UsageError: there are no logits yet, or a network was trained with another genotype in this run.
+    """
+    run = job.run
+    logits = run.file("search/logits.npz")
+    if not logits.exists():
+        raise MissingStageError(run.path, "no logits", "search")
+    genotype = genotype_of_logits(logits, job.config)
+    set_genotype(run, genotype)
+    job.record()
+    return {"genotype": genotype.to_text(), "files": _files(run, "genotype.json")}
+
+
+def run_retraining(job: Job) -> dict[str, Any]:
+    """Trains the derived network from scratch.
+
+    Returns:
+        `epochs`, `accuracy` (of the training images in the last epoch), `seconds` of all epochs, and `files`.
+
+    Raises:
+        UsageError: there is no genotype yet, the retraining has begun and the job does not resume, or the
+            data have changed since.
+        RunError: the retraining diverged, or the disk is full or read-only.
+    """
+    run = job.run
+    genotype = read_genotype(run)
+    _check_begun(job, "retrain")
+    if run.finished("retrain"):
+        progress("the retraining has finished all its epochs already")
+        job.record()
+    else:
+        data = job.data  # refused here if it has changed
+        job.record()
+        start_tensorflow()
+        from gdas_tf.training.retraining import retrain
+
+        retrain(job.config, data, genotype, run, resume=job.resume)
+    last = run.metrics("retrain")[-1]
+    return {
+        "epochs": job.config.retrain.epochs,
+        "accuracy": last["accuracy"],
+        "seconds": sum(line["seconds"] for line in run.metrics("retrain")),
+        "files": _files(run, "retrain/metrics.jsonl", "model.keras"),
+    }
+
+
+def run_evaluation(job: Job) -> dict[str, Any]:
+    """Measures the retrained network on the test images.
+
+    Returns:
+        What `evaluate_network` returns, `data_change` where a change of the data was accepted, and `files`.
+
+    Raises:
+        UsageError: there is no trained network yet, or the data have changed and the job does not accept it.
+    """
+    model = load_model(model_file(job.run))
+    result = {**evaluate_network(model, job.data, job.config), **job.about_data}
+    job.record()
+    write_json(job.run.file("evaluation.json"), result)
+    return {**result, "files": _files(job.run, "evaluation.json")}
+
+
+def run_export(job: Job) -> dict[str, Any]:
+    """Writes the exports of the retrained network, and verifies them on test images.
+
+    Returns:
+        What `gdas_tf.export.exporter.export_model` returns, and `data_change` where a change of the data was
+        accepted.
+
+    Raises:
+        UsageError: there is no trained network yet, or the data have changed and the job does not accept it.
+        RunError: an export's outputs differ from the network's; what was there stays.
+    """
+    run = job.run
+    model = load_model(model_file(run))
+    data, record = job.data, job.data_record
+    job.record()
+    identity = record.identity if record else None
+    result = export_network(model, data, run.path / "export", job.config, read_genotype(run), identity)
+    return {**result, **job.about_data}
+
+
+def run_benchmark(job: Job) -> dict[str, Any]:
+    """Measures the exported ONNX files with onnxruntime. Needs no TensorFlow.
+
+    Returns:
+        What `measure_files` returns, with the accuracies that the export measured, and `written`, the paths
+        of the result and its picture by name.
+
+    Raises:
+        UsageError: there is no ONNX file yet.
+    """
+    from gdas_tf.export.benchmark import draw_benchmark
+
+    run = job.run
+    files = run.onnx_files()
+    if not files:
+        raise MissingStageError(run.path, "no ONNX file", "export")
+    verified = verified_accuracies(run)
+    result = measure_files(files, job.config)
+    for about in result["files"]:
+        about |= verified.get(Path(about["path"]).name, {})
+    job.record()
+    write_json(run.file("export/benchmark.json"), result)
+    picture = run.file("pictures/benchmark.png")
+    draw_benchmark(result, picture)
+    return {**result, "written": {**_files(run, "export/benchmark.json"), picture.name: str(picture)}}
+
+
+def run_drawing(job: Job) -> dict[str, Any]:
+    """Draws the cells and the curves, as far as the run has come.
+
+    Returns:
+        `files`: the paths of the pictures by name.
+
+    Raises:
+        UsageError: there is nothing to draw yet.
+    """
+    from gdas_tf.drawing.curves import draw_retraining, draw_search
+
+    run = job.run
+    pictures = []
+    if run.begun("search") and run.file("search/logits.npz").exists():
+        logits = load_logits(run.file("search/logits.npz"))
+        pictures.append(run.file("pictures/search.png"))
+        draw_search(run.metrics("search"), logits, run.config.space, pictures[-1])
+    if run.file("genotype.json").exists():
+        pictures += draw_cells(read_genotype(run), run.file("pictures"))
+    if run.metrics("retrain"):
+        pictures.append(run.file("pictures/retraining.png"))
+        draw_retraining(run.metrics("retrain"), pictures[-1])
+    if not pictures:
+        raise UsageError(
+            f"run directory {run.path}: there is nothing to draw yet; no epoch of a search is done"
+        )
+    return {"files": {path.name: str(path) for path in pictures}}
+
+
+STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "search": run_search,
+    "derive": run_derivation,
+    "retrain": run_retraining,
+    "evaluate": run_evaluation,
+    "export": run_export,
+    "benchmark": run_benchmark,
+    "draw": run_drawing,
+}
+"""The stages by name, in their order."""
+
+
+def evaluate_network(model: keras.Model, data: DataSet, config: Config) -> dict[str, Any]:
+    """Returns loss, accuracy and parameters of a network on the test images.
+
+    Raises:
+        UsageError: the images or classes are not those of the network.
+    """
+    start_tensorflow()
+    from gdas_tf.networks.derived import count_parameters
+    from gdas_tf.training.retraining import evaluate
+
+    result = evaluate(model, data, config.retrain.batch_size)
+    return {**result, "parameters": count_parameters(model)}
+
+
+def export_network(
+    model: keras.Model,
+    data: DataSet,
+    folder: Path,
+    config: Config,
+    genotype: Genotype | None,
+    trained_on: DataIdentity | None,
+) -> dict[str, Any]:
+    """Writes the exports of a network to a folder as a configuration says, and verifies them on test images.
+
+    Raises:
+        RunError: an export's outputs differ from the network's; the folder stays as it was.
+    """
+    from gdas_tf.export.exporter import export_model
+
+    options = config.export
+    return export_model(
+        model,
+        data,
+        folder,
+        formats=options.formats,
+        tolerance=options.tolerance,
+        images=options.images,
+        calibration_images=options.calibration_images,
+        genotype=genotype,
+        trained_on=trained_on,
+    )
+
+
+def measure_files(files: Sequence[Path], config: Config, data: DataSet | None = None) -> dict[str, Any]:
+    """Returns latency and throughput of ONNX files, with data also accuracy. Needs no TensorFlow."""
+    from gdas_tf.export.benchmark import benchmark_models
+
+    options = config.benchmark
+    labelled = {"images": data.test.images, "labels": data.test.labels} if data else {}
+    return benchmark_models(
+        files,
+        batch_sizes=options.batch_sizes,
+        threads=options.threads,
+        seconds=options.seconds,
+        warm_up=options.warm_up,
+        rounds=options.rounds,
+        providers=options.providers,
+        **labelled,
+    )
+
+
+def _check_begun(job: Job, stage: str) -> None:
+    if job.run.begun(stage) and not job.resume:
+        raise UsageError(
+            f"run directory {job.run.path}: its {stage} has begun already; resume it, or choose another run "
+            "directory"
+        )
+    job.run.check_version(stage)
+
+
+def _files(run: Run, *names: str) -> dict[str, str]:
+    return {name: str(run.file(name)) for name in names}

@@ -1,0 +1,90 @@
+"""The short text notation of genotypes: `normal=sep3@0+skip@1/max3@1+sep5@2 reduction=fixed`.
+
+An edge is operation@input; edges are joined by `+`, nodes by `/`. What the words mean for a genotype is
+checked in `gdas_tf.spaces.genotype`; here texts are only taken apart and put together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gdas_tf.errors import UsageError
+from gdas_tf.operations.base import OPERATIONS
+from gdas_tf.spaces.published import CELLS
+
+FIXED = "fixed"
+NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
+ABOUT = ("name", "inputs", "output")
+KEYS = (*ABOUT, "normal", "reduction")
+"""What is written of a genotype, as JSON and in the short notation; `ABOUT` may be left out."""
+
+
+def words(text: str) -> dict[str, str]:
+    """Takes a genotype in short notation apart: what stands behind each of `KEYS`.
+
+    Args:
+        text: the genotype in short notation.
+
+    Raises:
+        UsageError: a word is not understood, stands twice, or is missing.
+    """
+    parts: dict[str, str] = {}
+    for word in text.split():
+        key, equals, content = word.partition("=")
+        if not equals or key not in KEYS:
+            raise UsageError(
+                f"genotype: cannot read {show(word)}; accepted is {NOTATION}, or one of {', '.join(CELLS)}"
+            )
+        if key in parts:
+            raise UsageError(f"genotype: {key} stands twice; give it once")
+        parts[key] = content
+    for key in ("normal", "reduction"):
+        if key not in parts:
+            raise UsageError(f"genotype: {key} is missing; accepted is {NOTATION}")
+    return parts
+
+
+def cell_to_text(cell: Sequence[Sequence[tuple[str, int]]]) -> str:
+    """Returns the notation of a cell, a list of nodes of (operation, input)."""
+    short = OPERATIONS.short_name
+    return "/".join("+".join(f"{short(name)}@{source}" for name, source in node) for node in cell)
+
+
+def cell_from_text(text: str, place: str) -> list[list[tuple[str, int]]]:
+    """Returns the nodes of a cell as lists of (operation, input).
+
+    Args:
+        text: the cell in short notation, with short or long names of operations.
+        place: where it stands, for messages.
+
+    Raises:
+        UsageError: a part is not understood; the message names the place.
+    """
+    return [
+        [
+            _edge_from_text(edge, f"{place}, node {number}, edge {position}")
+            for position, edge in enumerate(node.split("+"))
+        ]
+        for number, node in enumerate(text.split("/"))
+    ]
+
+
+def _edge_from_text(text: str, place: str) -> tuple[str, int]:
+    operation, at, source = text.partition("@")
+    if not at or not re.fullmatch(r"[0-9]{1,6}", source):
+        raise UsageError(
+            f"genotype: {place}: found {show(text)}; accepted is operation@input, for example sep3@0"
+        )
+    names = OPERATIONS.long_names()
+    if operation not in names:
+        raise UsageError(
+            f"genotype: {place}: unknown operation {show(operation)}; accepted are {', '.join(names)}"
+        )
+    return names[operation], int(source)
+
+
+def show(value: object) -> str:
+    """Returns a short, one-line picture of a value for an error message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

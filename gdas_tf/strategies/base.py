@@ -1,0 +1,191 @@
+"""What a strategy of search is, and the registry of those that there are.
+
+A strategy says which paths of the supernet run, and learns from what they do. `gdas_tf.training.search` is
+the loop around it: each step trains the supernet's weights on the paths that the strategy gives, and then
+lets the strategy learn. A strategy never changes the supernet.
+
+A strategy that a user writes registers itself in the same way as those that come with the package:
+
+    >>> class Fixed(Strategy):  # doctest: +SKIP
+    ...     ...
+    >>> STRATEGIES.register("fixed", Fixed)  # doctest: +SKIP
+
+Neither this module nor the strategies import TensorFlow before they are built: the command line reads their
+names and sections for `--help`.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gdas_tf.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+    from gdas_tf.config.sections import Config
+    from gdas_tf.spaces.base import SearchSpace
+    from gdas_tf.spaces.genotype import Genotype
+    from gdas_tf.training.search_model import SearchModel
+
+Batch = tuple["tf.Tensor", "tf.Tensor"]
+"""Images float32 [B, H, W, C] in [0, 1] and labels int [B]."""
+
+Paths = tuple[Any, Any]
+"""Of the normal and of the reduction cells: one value of `gdas_tf.supernet.paths` that all cells of the kind
+run, or a list of one for each of them. The second is None where the reduction cell is fixed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is searched.
+
+    Args:
+        space: The operations and edges of a cell.
+        cells: How many cells of each kind that is searched the supernet has: `normal`, and `reduction` unless
+            that cell is fixed.
+        seed: Seed of every random choice.
+        compute_dtype: Type that the supernet computes in: "float32", "bfloat16" or "float16".
+    """
+
+    space: SearchSpace
+    cells: Mapping[str, int]
+    seed: int = 0
+    compute_dtype: str = "float32"
+
+
+class Strategy(abc.ABC):
+    """Which paths run, and how it is learned from them.
+
+    The loop calls, in this order: `from_config`; `build`; `restore` where a search is resumed; then in each
+    epoch `begin_epoch`, for each step `paths` and `learn` (inside one graph, traced once), and `end_epoch`.
+    After each epoch it writes `values` to the metrics, `arrays` to the history, and `variables`, the
+    optimizers' variables and `extra_state` to the checkpoint. `genotype` is called later, in a process of its
+    own, and has nothing but the history.
+
+    A resumed search ends as an uninterrupted one, bit for bit, if all that a strategy does depends only on
+    its variables and extra state, on the step and epoch numbers, and on the seed.
+
+    Attributes:
+        section: A pydantic model, the strategy's own section of the configuration, or None. Its fields are
+            the keyword arguments of the class, unless `from_config` says otherwise.
+        metrics: Names of what `learn` returns. The metrics of an epoch hold the mean of each.
+        variables: The strategy's state: Keras variables that `build` makes, in an order that is the same in
+            every process.
+        optimizers: Keras optimizers of the variables, whose state belongs to the checkpoint, too.
+    """
+
+    section: ClassVar[type | None] = None
+    metrics: ClassVar[tuple[str, ...]] = ()
+    variables: Sequence[Any] = ()
+    optimizers: Sequence[Any] = ()
+
+    @classmethod
+    def from_config(cls, config: Config) -> Strategy:
+        """The strategy of a configuration; by default made of the fields of its own section."""
+        if cls.section is None:
+            return cls()
+        return cls(**dict(config.strategy))
+
+    @abc.abstractmethod
+    def build(self, task: Task) -> None:
+        """Make the variables and the optimizers."""
+
+    @abc.abstractmethod
+    def paths(self, step: tf.Tensor) -> Paths:
+        """The paths on which a step trains the weights.
+
+        Args:
+            step: int64, number of the step, from 0 on through all epochs.
+        """
+
+    def chosen(self) -> Paths:
+        """The paths of what the strategy would choose now; by default those of step 0."""
+        from gdas_tf.numerics.lazy import tf
+
+        return self.paths(tf.constant(0, tf.int64))
+
+    def learn(
+        self, search: SearchModel, step: tf.Tensor, training: Batch, validation: Batch
+    ) -> Mapping[str, tf.Tensor]:
+        """Learn in one step, after the weights have been trained; by default nothing.
+
+        Args:
+            search: The model, with `supernet` and the weights' `optimizer`.
+            step: int64, number of the step.
+            training: The batch of D_T that the weights were trained on.
+            validation: A batch of D_V.
+
+        Returns:
+            A number, or one for each image, for each name in `metrics`.
+        """
+        return {}
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:  # noqa: B027 (most need none of these)
+        """Called before the first step of an epoch, 0 to `epochs` - 1."""
+
+    def end_epoch(  # noqa: B027
+        self, search: SearchModel, epoch: int, epochs: int, validation: Callable[[], Iterable[Batch]]
+    ) -> None:
+        """Called after the last step of an epoch, before anything of the epoch is written.
+
+        Args:
+            search: The model.
+            epoch, epochs: As of `begin_epoch`.
+            validation: Gives the images of D_V once, unchanged, in full batches and always the same order,
+                as to choose among candidates.
+        """
+
+    def values(self) -> Mapping[str, float]:
+        """Numbers that describe the strategy's state, for the metrics of the epoch."""
+        return {}
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """Arrays of a shape that stays, for the history. `normal` and `reduction`, [E, K] each, are drawn as
+        logits, and `genotype` is derived from them unless the strategy has a rule of its own."""
+        return {}
+
+    def extra_state(self) -> Mapping[str, np.ndarray]:
+        """State that is not in variables, for the checkpoint."""
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:  # noqa: B027
+        """Take back what `extra_state` gave; the variables are restored already."""
+
+    def genotype(self, arrays: Mapping[str, np.ndarray], config: Config) -> Genotype:
+        """The genotype that was found; by default by the rules of the section `derive`.
+
+        Args:
+            arrays: The last `arrays`.
+            config: The configuration of the search.
+
+        Raises:
+            UsageError: The arrays do not fit the search space.
+        """
+        from gdas_tf.strategies.derivation import derive
+
+        options = config.derive
+        return derive(
+            arrays["normal"],
+            arrays.get("reduction"),
+            config.space,
+            ranks=options.ranks,
+            keep_none=options.keep_none,
+            rule=options.rule,
+        )
+
+
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
+"""All strategies by name."""
+
+BUILT_IN = ("gdas",)
+"""Modules of this package that register strategies. They are imported by name and at the end of this one,
+because they import it."""
+
+for _name in BUILT_IN:
+    importlib.import_module(f"gdas_tf.strategies.{_name}")
