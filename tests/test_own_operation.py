@@ -1,6 +1,5 @@
 """An operation of a user's own: from a file of theirs to a verified ONNX file, by the command line alone."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,7 @@ class Swish(Operation):
     name, short, color = NAME, "", "#334455"
     def kernel_shapes(self, channels, stride):
         return [(1, 1, channels, channels)]
-    def norms(self, stride):
-        return 1
+    norms = lambda self, stride: 1
     def compute(self, x, kernels, stride, norm):
         return norm(tf.nn.conv2d(tf.nn.silu(x), kernels[0], stride, "SAME"))
     def layers(self, build, x, stride, name):
@@ -28,6 +26,7 @@ OPERATIONS.register(NAME, Swish())
 """
 
 
+@pytest.fixture(autouse=True)
 def _alone(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(OPERATIONS, "_items", dict(OPERATIONS._items))  # other tests see none of it
@@ -35,17 +34,16 @@ def _alone(tmp_path, monkeypatch) -> None:
 
 def _run(name: str, plugin: str) -> int:
     Path(f"{name}.py").write_text(plugin.replace("NAME", repr(name)))
-    np.savez("noise.npz", images=np.random.random((60, 8, 8, 1)), labels=np.arange(60) % 3)
+    np.savez("noise.npz", images=np.linspace(0, 1, 3840).reshape(60, 8, 8, 1), labels=np.arange(60) % 3)
     tiny = "--search-epochs 1 --search-channels 2 --search-nodes 2 --search-batch-size 8 --retrain-epochs 1"
     tiny += " --retrain-channels 4 --benchmark-seconds 0.02 --benchmark-rounds 1 --data noise.npz --json"
-    return main(["run", "run", "--plugins", f"{name}.py", f"--search-operations=none,{name}", *tiny.split()])
+    return main(f"run run --plugins {name}.py --search-operations none,{name} {tiny}".split())
 
 
-def test_a_users_operation(tmp_path, monkeypatch) -> None:
-    _alone(tmp_path, monkeypatch)
+def test_a_users_operation() -> None:
     assert _run("swish", PLUGIN) == 0
     assert "swish" in Path("run/genotype.json").read_text() and Path("run/export/model.onnx").exists()
-    assert "onnx" in json.loads(Path("run/export/verification.json").read_text())["formats"]
+    assert '"onnx"' in Path("run/export/verification.json").read_text()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +54,6 @@ def test_a_users_operation(tmp_path, monkeypatch) -> None:
         ("nowhere", "tensorflow as tf", "no_such_module", "no_such_module"),
     ],
 )
-def test_what_cannot_be_searched_is_one_line(name, old, new, message, tmp_path, monkeypatch, capsys) -> None:
-    _alone(tmp_path, monkeypatch)
+def test_what_cannot_be_searched_is_one_line(name, old, new, message, capsys) -> None:
     assert _run(name, PLUGIN.replace(old, new)) == 2
     assert message in (said := capsys.readouterr().err) and len(said.strip().splitlines()) == 1, said
