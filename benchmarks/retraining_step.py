@@ -64,7 +64,8 @@ def serve_ours(options: dict[str, Any]) -> None:
     import keras
     import tensorflow as tf
 
-    from gdas_tf.networks.derived import build_network, copy_weights, count_parameters
+    from gdas_tf.networks.derived import build_network, count_parameters
+    from gdas_tf.networks.registry import copy_weights
     from gdas_tf.optimizers.flat_sgd import FlatSGD
     from gdas_tf.runtime import set_up
     from gdas_tf.spaces.genotype import Genotype

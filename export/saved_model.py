@@ -57,7 +57,9 @@ def save_saved_model(model: keras.Model, path: str | Path, trained_on: DataIdent
     module.weights = [variable.value for variable in model.variables]
     signatures = dict(zip(SIGNATURES, (of_floats, of_pixels), strict=True))
     with writing(Path(path)):
-        tf.saved_model.save(module, str(path), signatures)
+        # It is not trained on; and with the gradients of some activations (silu) it could not be loaded.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, str(path), signatures, options)
         _take_out_chance(Path(path))
         if trained_on is not None:
             write_json(Path(path) / "assets.extra" / "data.json", trained_on.to_json())

@@ -170,29 +170,25 @@ def _check_drawing() -> None:
 
 def _check_network(config: Config, data: DataSet, genotype: Genotype | None) -> None:
     """Builds the network that will be trained, with two normal cells a block at most: more are like those."""
-    from gdas_tf.networks.derived import build_network
+    from gdas_tf.networks.registry import build
+    from gdas_tf.operations.checks import checked
     from gdas_tf.training.retraining import network_options
 
+    if genotype is None:
+        for name in config.space.operations:
+            checked(name)
     settings = config.retrain
     options = network_options(config, data)
-    try:
-        build_network(
-            genotype or every_operation(config.space, fixed_reduction=config.search.reduction == "fixed"),
-            training=True,
-            drop_path=settings.drop_path,
-            auxiliary=settings.auxiliary_weight > 0,
-            seed=config.seed,
-            dtype=settings.precision,
-            **{**options, "cells": min(options["cells"], 2)},
-        )
-    except UsageError:
-        raise
-    except Exception as error:  # Keras has no error of its own
-        raise UsageError(
-            f"retrain: a network of {settings.channels} channels (retrain.channels) for images of "
-            f"{'x'.join(map(str, data.image_shape))} (data.image_size) cannot be built: "
-            f"{' '.join(str(error).split()):.200}"
-        ) from error
+    build(
+        settings.network,
+        genotype or every_operation(config.space, fixed_reduction=config.search.reduction == "fixed"),
+        training=True,
+        drop_path=settings.drop_path,
+        auxiliary=settings.auxiliary_weight > 0,
+        seed=config.seed,
+        dtype=settings.precision,
+        **{**options, "cells": min(options["cells"], 2)},
+    )
 
 
 def every_operation(space: SearchSpace, fixed_reduction: bool = False) -> Genotype:

@@ -13,9 +13,10 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.networks import builder, derived
 from gdas_tf.networks.builder import Builder
-from gdas_tf.networks.derived import build_network, copy_weights, count_parameters
+from gdas_tf.networks.derived import build_network, count_parameters
 from gdas_tf.networks.drop_path import DropPathFactors
 from gdas_tf.networks.fast_layers import FusedBatchNormalization, TrainingDepthwiseConv2D
+from gdas_tf.networks.registry import copy_weights
 from gdas_tf.operations.base import OPERATIONS, Operation
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 from gdas_tf.spaces.macro import stack

@@ -122,13 +122,6 @@ def build_network(
     return keras.Model(image, probabilities, name=name or "network")
 
 
-def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copies the weights of a training network into the deployed one of the same genotype and options."""
-    for layer in target.layers:
-        if layer.weights:
-            layer.set_weights(source.get_layer(layer.name).get_weights())
-
-
 def count_parameters(model: keras.Model) -> int:
     """Returns the number of trainable parameters, batch norm's scales and offsets included."""
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)

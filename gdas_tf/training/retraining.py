@@ -13,9 +13,9 @@ from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
-from gdas_tf.networks.derived import build_network, copy_weights
 from gdas_tf.networks.drop_path import DropPathFactors
 from gdas_tf.networks.model_file import save_model
+from gdas_tf.networks.registry import build, copy_weights
 from gdas_tf.numerics.losses import cross_entropy, hits
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.loss_scale import loss_scaled
@@ -120,7 +120,8 @@ def retrain(
     settings = config.retrain
     keras.utils.set_random_seed(config.seed)
     options = network_options(config, data)
-    network = build_network(
+    network = build(
+        settings.network,
         genotype,
         drop_path=settings.drop_path,
         auxiliary=settings.auxiliary_weight > 0,
@@ -169,7 +170,7 @@ def retrain(
             ],
         )
 
-    deployed = build_network(genotype, **options)
+    deployed = build(settings.network, genotype, **options)
     copy_weights(network, deployed)
     save_model(deployed, run.file("model.keras"), data_record)
     return deployed
