@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,8 +112,10 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _check_ranks(self) -> Config:
-        ranks = self.derive.ranks
-        most, reason = self.space.highest_rank(self.derive.rule, self.derive.keep_none)
+        ranks, space = self.derive.ranks, self.space
+        if space.keep == "all":  # no rank is looked at
+            return self
+        most, reason = space.highest_rank(self.derive.rule, self.derive.keep_none)
         if max(ranks) > most:
             shown = ",".join(map(str, ranks))
             raise UsageError(f"derive.ranks: found {shown}; accepted are 1 to {most}, as {reason}")
@@ -120,10 +123,23 @@ class Config(BaseModel):
 
     @property
     def space(self) -> SearchSpace:
-        """The search space: operations and nodes of the search, as many inputs per node as ranks are kept."""
+        """The search space: operations and nodes of the search, as many inputs per node as ranks are kept.
+
+        `search.operations` and `search.nodes` change a space. Where they have their defaults, a space other
+        than that of the defaults keeps its own.
+        """
+        search, fields = self.search, type(self.search).model_fields
+        own = search.space != fields["space"].default
+        operations, nodes = (
+            None if own and getattr(search, name) == fields[name].default else getattr(search, name)
+            for name in ("operations", "nodes")
+        )
+        space = SearchSpace.named(operations, nodes, space=search.space)
+        if space.keep == "all":
+            return space
         # By the rule `pairs` a node may keep more pairs than it has inputs.
-        inputs = min(len(self.derive.ranks), self.search.nodes + 1)
-        return SearchSpace.named(self.search.operations, self.search.nodes, inputs)
+        inputs = min(len(self.derive.ranks), space.most_inputs)
+        return dataclasses.replace(space, inputs_per_node=inputs)
 
     @property
     def strategy(self) -> BaseModel:
