@@ -175,7 +175,7 @@ class BodyReader:
             await _discard(receive)
             raise _too_large(f"it announces {int(announced):,} bytes", max_bytes)
         parts: list[bytes] = []
-        size = 0
+        size, unread = 0, False
         timeout = asyncio.timeout(self.timeout)
         try:
             async with timeout:
@@ -190,8 +190,7 @@ class BodyReader:
                     size += len(part)
                     self._total += len(part)
                     if size > max_bytes:
-                        if message.get("more_body", False):
-                            await _discard(receive)
+                        unread = message.get("more_body", False)
                         raise _too_large("more came in", max_bytes)
                     if self._total > self.max_total_bytes:
                         raise busy_error("the server holds as many requests as it may", 1, _CLOSE)
@@ -212,6 +211,8 @@ class BodyReader:
             ) from error
         except BaseException:
             self._total -= size
+            if unread:
+                await _discard(receive)
             raise
         finally:
             self._running.discard(timeout)
