@@ -344,6 +344,13 @@ def every_second(x: tf.Tensor) -> tf.Tensor:
 def subsample(x: tf.Tensor) -> tf.Tensor:
     """The pixels that an operation of stride 2 is centred on: x[:, 1::2, 1::2] for even height and width."""
     row, column = first_centre(x.shape)
+    if row and column:
+        # Two rows are one of pairs of pixels: their second half, and in it the second of each pair. A slice
+        # of such a view takes half the time of one of the image.
+        batch, height, width, channels = x.shape
+        pairs = tf.reshape(x, constant((-1, width, 2 * channels)))
+        odd = tf.slice(pairs, constant((0, width // 2, channels)), constant((-1, -1, -1)))
+        return tf.reshape(odd, constant((-1, height // 2, width // 2, channels)))
     if row or column:
         x = tf.slice(x, constant((0, row, column, 0)), constant((-1, -1, -1, -1)))
     return every_second(x)
