@@ -4,7 +4,7 @@ Every candidate is written as the papers describe it, in float64, without a cust
 weights or a `Case`. Only the sampled candidate of an edge is computed, and its gate multiplies the output:
 `h[index] * op_index(x)` (Dong & Yang, CVPR 2019, section 3.2); a mixture is the weighted sum of all
 candidates (Liu, Simonyan & Yang, ICLR 2019, equation 2). The tests hold the engine's loss and every
-gradient against the automatic differentiation of this (tests/test_reference.py). It is slow.
+gradient against the automatic differentiation of this (tests/supernet/test_reference.py). It is slow.
 """
 
 from __future__ import annotations

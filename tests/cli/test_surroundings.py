@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from gdas_tf.cli.surroundings import own_surroundings
 from gdas_tf.export.serving.repository import find_models
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _OURS = ("KERAS_", "MPL", "TF_", "ORT_", "PYTHONIOENCODING", "PYTHONUTF8", "LC_ALL", "LANG")
 _TINY = [
     *("--search-epochs", "1", "--search-channels", "2", "--search-nodes", "2"),

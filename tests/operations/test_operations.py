@@ -17,7 +17,7 @@ from gdas_tf.operations.layer import CandidateOperation
 from gdas_tf.supernet.mixed import MixedOperation
 from gdas_tf.supernet.segments import Segments
 
-GOLDEN = np.load(Path(__file__).parent / "data" / "operations.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "operations.npz")
 CASES = sorted({tuple(key.split("/")[:2]) for key in GOLDEN.files})
 CHANNELS = 8
 

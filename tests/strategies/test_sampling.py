@@ -22,7 +22,7 @@ from gdas_tf.strategies.sampling import (
 )
 from gdas_tf.supernet.paths import Sampled
 
-GOLDEN = np.load(Path(__file__).parent / "data" / "sampling.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "sampling.npz")
 LOGITS, NOISE = (tf.constant(GOLDEN[name], tf.float32) for name in ("logits", "noise"))
 TAUS = ["10", "1", "0.1"]
 

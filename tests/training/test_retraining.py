@@ -130,7 +130,7 @@ def test_killed_and_resumed_gives_the_same_weights(
 ) -> None:
     run = Run.create(tmp_path / "run", config())
     program = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
         "import conftest\n"  # sets the threads, as of the process that goes on
         "from test_retraining import *\n"
         "data = squares_data()\n"
@@ -139,7 +139,7 @@ def test_killed_and_resumed_gives_the_same_weights(
         "    def on_train_batch_begin(self, step, logs=None): time.sleep(0.3)\n"
         "retrain(run.config, data, TINY, run, callbacks=[Slow()])\n"
     )
-    command = [sys.executable, "-c", program, str(run.path), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", program, str(run.path), *map(str, Path(__file__).parents[:2])]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ)
     try:
         deadline = time.monotonic() + 120

@@ -16,7 +16,7 @@ from gdas_tf.config.sections import options
 from gdas_tf.errors import MissingStageError, RunError, UsageError
 from gdas_tf.notes import note, progress
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 ELSEWHERE = {
     "gdas_tf/config",  # the options and their flags

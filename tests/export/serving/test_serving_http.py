@@ -647,7 +647,7 @@ def test_no_path_of_the_server_in_an_answer(server: Server, folder: Path) -> Non
     ):
         text = requests.get(server.url + path).text
         assert "secret-folder" not in text
-        assert str(Path(__file__).parents[1]) not in text
+        assert str(Path(__file__).parents[3]) not in text
 
 
 def test_token(folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from gdas_tf.operations.base import OPERATIONS, Operation
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 from gdas_tf.spaces.macro import stack
 
-GOLDEN = Path(__file__).parent / "data" / "operations.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "operations.npz"
 COUNTS = {  # of weights; C=36, N=6, 10 classes, without the norm of the head; see docs/method.md
     "DARTS_V1": 3_169_414,
     "DARTS_V2": 3_349_342,  # printed by the code of DARTS
