@@ -26,7 +26,7 @@ INITIALIZERS = ("torch", "he")
 
 def measure(options: argparse.Namespace, seed: int, initializer: str) -> dict[str, Any]:
     """Trains one network; returns its accuracy on the test images and its training loss in every epoch."""
-    from gdas_tf.config.sections import Config
+    from gdas_tf.config.config import Config
     from gdas_tf.data.dataset import Split, load_dataset
     from gdas_tf.runs.run import Run
     from gdas_tf.spaces.genotype import Genotype

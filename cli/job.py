@@ -18,7 +18,7 @@ from gdas_tf.files import is_run_directory
 from gdas_tf.runs.run import Run
 
 if TYPE_CHECKING:
-    from gdas_tf.config.sections import Config
+    from gdas_tf.config.config import Config
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.data.identity import DataRecord
     from gdas_tf.pipeline import Job

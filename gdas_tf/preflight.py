@@ -15,7 +15,7 @@ from gdas_tf.errors import RunError, UsageError
 from gdas_tf.spaces.genotype import Genotype
 
 if TYPE_CHECKING:
-    from gdas_tf.config.sections import Config
+    from gdas_tf.config.config import Config
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.spaces.base import SearchSpace
 
@@ -114,7 +114,7 @@ def check_packages(formats: Sequence[str]) -> None:
     """Makes sure that what formats of the export need is installed.
 
     Args:
-        formats: of `config.EXPORT_FORMATS`.
+        formats: names of registered formats (`gdas_tf.config.names.names("format")`).
 
     Raises:
         UsageError: a package is missing.

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gdas_tf.config.sections import Config
+from gdas_tf.config.config import Config
 from gdas_tf.data.dataset import DataSet, load_dataset
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS

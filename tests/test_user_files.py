@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gdas_tf.cli.main import main
-from gdas_tf.config.sections import Config
+from gdas_tf.config.config import Config
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 from gdas_tf.user_files import parse_json, parse_yaml, read_npz, read_text, user_path

@@ -5,8 +5,7 @@ The command line makes one option of each field (`gdas_tf.config.config.options`
 
 from __future__ import annotations
 
-import importlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -261,14 +260,3 @@ SECTIONS: dict[str, type[Section]] = {
     "benchmark": BenchmarkConfig,
 }
 """The sections that every configuration has. A strategy may bring one more."""
-
-
-def __getattr__(name: str) -> Any:
-    """Gives what stood in this module before the configuration was divided, until all callers are changed."""
-    if name == "PRESETS":
-        return importlib.import_module("gdas_tf.config.presets").PRESETS
-    if name == "EXPORT_FORMATS":
-        return importlib.import_module("gdas_tf.config.names").names("format")
-    if name in ("Config", "Option", "options", "differences"):
-        return getattr(importlib.import_module("gdas_tf.config.config"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

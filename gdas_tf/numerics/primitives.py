@@ -8,7 +8,8 @@ Dong & Yang, "Searching for A Robust Neural Architecture in Four GPU Hours", CVP
 Everything of stride 2 is centred on the same pixels: those at odd rows of an image of an even number of rows,
 at even rows of an odd number, and the same for columns. That is how SAME padding places kernels of 3x3 and
 larger. PyTorch's symmetric padding takes even rows always, so that what is computed here is what PyTorch
-computes of an image turned by 180 degrees with kernels turned by 180 degrees (tests/networks/test_alignment.py).
+computes of an image turned by 180 degrees with kernels turned by 180 degrees
+(tests/networks/test_alignment.py).
 """
 
 from __future__ import annotations

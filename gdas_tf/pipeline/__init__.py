@@ -6,7 +6,7 @@ and returns its results as plain values.
 
 Example:
     >>> from gdas_tf import pipeline
-    >>> from gdas_tf.config.sections import Config
+    >>> from gdas_tf.config.config import Config
     >>> config = Config.preset("quick").override({"data.name": "photos/", "data.image_size": 32})
     >>> with pipeline.begin("runs/photos", config) as job:
     ...     results = pipeline.run_all(job)

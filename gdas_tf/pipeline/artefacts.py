@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from gdas_tf.config.sections import Config
+    from gdas_tf.config.config import Config
     from gdas_tf.runs.run import Run
     from gdas_tf.spaces.genotype import Genotype
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdas_tf.config.sections import Config
+from gdas_tf.config.config import Config
 from gdas_tf.errors import UsageError
 from gdas_tf.notes import note
 from gdas_tf.numerics.starting import start_tensorflow

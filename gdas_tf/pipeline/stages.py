@@ -29,7 +29,7 @@ from gdas_tf.runs.run import Run
 if TYPE_CHECKING:
     import keras
 
-    from gdas_tf.config.sections import Config
+    from gdas_tf.config.config import Config
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.data.identity import DataIdentity
     from gdas_tf.spaces.genotype import Genotype

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from gdas_tf.config.sections import Config
+    from gdas_tf.config.config import Config
     from gdas_tf.spaces.base import SearchSpace
     from gdas_tf.spaces.genotype import Genotype
     from gdas_tf.training.search_model import SearchModel

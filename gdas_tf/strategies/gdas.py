@@ -17,7 +17,7 @@ from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Strategy, Task
 if TYPE_CHECKING:
     import numpy as np
 
-    from gdas_tf.config.sections import Config
+    from gdas_tf.config.config import Config
     from gdas_tf.training.search_model import SearchModel
 
 SamplePer = Literal["kind", "cell"]

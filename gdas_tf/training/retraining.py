@@ -24,7 +24,8 @@ from gdas_tf.runs.data_record import record_data
 from gdas_tf.training.callbacks import Checkpoint, Divergence, MetricsLines
 
 if TYPE_CHECKING:
-    from gdas_tf.config.sections import Config, RetrainConfig
+    from gdas_tf.config.config import Config
+    from gdas_tf.config.sections import RetrainConfig
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.runs.run import Run
     from gdas_tf.spaces.genotype import Genotype

@@ -21,7 +21,8 @@ from gdas_tf.training.callbacks import Checkpoint, Divergence, History, MetricsL
 from gdas_tf.training.search_model import SearchModel
 
 if TYPE_CHECKING:
-    from gdas_tf.config.sections import Config, SearchConfig
+    from gdas_tf.config.config import Config
+    from gdas_tf.config.sections import SearchConfig
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.runs.run import Run
 

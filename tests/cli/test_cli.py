@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from gdas_tf.cli.main import COMMANDS, main
-from gdas_tf.config.sections import Config
+from gdas_tf.config.config import Config
 from gdas_tf.runs.run import FILES, Run
 from gdas_tf.spaces.genotype import Genotype
 

@@ -12,7 +12,7 @@ import pytest
 
 from gdas_tf.cli.main import main
 from gdas_tf.cli.wording import describe, in_flags
-from gdas_tf.config.sections import options
+from gdas_tf.config.config import options
 from gdas_tf.errors import MissingStageError, RunError, UsageError
 from gdas_tf.notes import note, progress
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from gdas_tf.cli.main import main
-from gdas_tf.config.sections import Config
+from gdas_tf.config.config import Config
 from gdas_tf.data.dataset import DataSet, Split, load_dataset
 from gdas_tf.data.identity import (
     DataIdentity,

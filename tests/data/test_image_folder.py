@@ -166,7 +166,7 @@ def test_a_configuration_alone_makes_no_run_directory(pets: Path) -> None:
 
 
 def _config():
-    from gdas_tf.config.sections import Config
+    from gdas_tf.config.config import Config
 
     return Config.preset("quick")
 

@@ -380,8 +380,8 @@ def test_a_format_of_ones_own(model: keras.Model, tmp_path: Path, monkeypatch: p
 def test_names_of_formats_need_no_tensorflow() -> None:
     program = """
 import sys
-from gdas_tf.config.sections import EXPORT_FORMATS
-print(EXPORT_FORMATS, sorted({"tensorflow", "keras", "onnx", "onnxruntime", "numpy"} & set(sys.modules)))
+from gdas_tf.config.names import names
+print(names("format"), sorted({"tensorflow", "keras", "onnx", "onnxruntime", "numpy"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"{tuple(sorted(formats.FORMATS))} []"

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from gdas_tf import pipeline
-from gdas_tf.config.sections import Config
+from gdas_tf.config.config import Config
 from gdas_tf.errors import MissingStageError, RunError, UsageError
 from gdas_tf.files import read_json
 from gdas_tf.runs.run import Run

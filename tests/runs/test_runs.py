@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from gdas_tf.config.sections import Config
+from gdas_tf.config.config import Config
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import atomic_path, atomic_write, read_json, write_json
 from gdas_tf.runs.run import FILES, Run

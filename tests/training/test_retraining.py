@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gdas_tf.config.sections import Config
+from gdas_tf.config.config import Config
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.networks.derived import build_network

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import gdas_tf
-from gdas_tf.config.sections import Config
+from gdas_tf.config.config import Config
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.numerics.losses import cross_entropy

@@ -172,7 +172,7 @@ def test_names_and_versions(tmp_path: Path) -> None:
 
 
 def test_run_directory(tmp_path: Path) -> None:
-    from gdas_tf.config.sections import Config
+    from gdas_tf.config.config import Config
     from gdas_tf.runs.run import Run
 
     run = Run.create(tmp_path / "first", Config.preset("quick"))
