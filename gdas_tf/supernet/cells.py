@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from gdas_tf.keras_backend import keras
-from gdas_tf.numerics.primitives import Normalized
 from gdas_tf.operations.base import Shape, Update
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.supernet.layers import Cell, add
 from gdas_tf.supernet.mixed import MixedOperation
 from gdas_tf.supernet.paths import Choice, Mixture
+from gdas_tf.supernet.training_pass import TrainingPass
 
 
-class _Edge(NamedTuple):
+class CellEdge(NamedTuple):
     """An edge of a searched cell: its number, its input, and the mixed operation and row that it is."""
 
     number: int
@@ -39,8 +39,6 @@ class SearchedCell(Cell):
         reduction: A reduction cell: the edges from the inputs have stride 2.
         reduce_first: The first of two inputs is twice as large as the second (a reduction cell came between).
         pool_norm: Whether poolings have a batch norm after them.
-
-    Its gradient is written out, as that of its edges is: it keeps the nodes and nothing else.
 
     Input: `space.inputs` tensors [B, H, W, C], each after its ReLU, the first of two perhaps twice as high
     and wide.
@@ -77,9 +75,9 @@ class SearchedCell(Cell):
             for group, (_, edges) in enumerate(self.groups)
             for row, edge in enumerate(edges)
         }
-        self.nodes: list[list[_Edge]] = [[] for _ in range(space.nodes)]
+        self.nodes: list[list[CellEdge]] = [[] for _ in range(space.nodes)]
         for edge, (node, source) in enumerate(space.edges):
-            self.nodes[node].append(_Edge(edge, source, *places[edge]))
+            self.nodes[node].append(CellEdge(edge, source, *places[edge]))
 
     def build(self, input_shape: tuple[Shape, ...]) -> None:
         super().build(input_shape)
@@ -94,13 +92,7 @@ class SearchedCell(Cell):
         if update is None:
             states = [preprocess(x) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
             return self._infer(states, choice)
-        output, normalized, statistics = self._train(inputs, choice, update)
-        if update == "weights":
-            for preprocess, batch in zip(self.preprocess, normalized, strict=True):
-                preprocess.norm.update_statistics(batch)
-            for mixed, batches, (_, edges) in zip(self.mixed, statistics, self.groups, strict=True):
-                mixed.update_statistics(tf.stack(batches), tf.gather(choice.index, edges))
-        return output
+        return self._train(inputs, choice, update)
 
     def _infer(self, states: list[tf.Tensor], choice: Choice) -> tf.Tensor:
         for edges in self.nodes:
@@ -109,7 +101,7 @@ class SearchedCell(Cell):
                 for edge in edges
             ]
             states.append(add(terms))
-        return self._output(states)
+        return self.output(states)
 
     def _mixture(self, inputs: Sequence[tf.Tensor], choice: Mixture, update: Update | None) -> tf.Tensor:
         """All operations of every edge, differentiated by the tape."""
@@ -126,69 +118,25 @@ class SearchedCell(Cell):
         if update == "weights":
             for mixed, batches in zip(self.mixed, statistics, strict=True):
                 mixed.update_all_statistics(tf.stack(batches))
-        return self._output(states)
+        return self.output(states)
 
-    def _output(self, states: list[tf.Tensor]) -> tf.Tensor:
+    def output(self, states: list[tf.Tensor]) -> tf.Tensor:
         """What the cell makes of its states, the inputs and then the nodes."""
         return states[-1] if self.space.output == "last" else tf.concat(states[self.inputs :], -1)
 
-    def _train(
-        self, inputs: Sequence[tf.Tensor], choice: Choice, update: Update
-    ) -> tuple[tf.Tensor, list[Normalized], list[list[tf.Tensor]]]:
-        """The output, what preprocessing made of the inputs, and the statistics of every edge's batch by
-        group."""
-        normalized: list[Normalized] = []
-        statistics: list[list[tf.Tensor]] = [[] for _ in self.mixed]
-        kernels = [tf.convert_to_tensor(mixed.kernels.value) for mixed in self.mixed]
-        rows = [tf.unstack(values) for values in kernels]
-        first = [preprocess.kernel(inputs[0].dtype) for preprocess in self.preprocess]
+    def _train(self, inputs: Sequence[tf.Tensor], choice: Choice, update: Update) -> tf.Tensor:
+        """The sampled operations; the whole gradient is written out, see `TrainingPass`."""
+        training_pass = TrainingPass(self, choice, update, inputs[0].dtype)
 
-        # The last arguments are there to receive their gradients: the kernels of preprocessing and of each
-        # group, or the gates.
         @tf.custom_gradient
-        def nodes(*arguments: tf.Tensor) -> Any:
-            units = [p.forward(x, k) for p, x, k in zip(self.preprocess, arguments, first, strict=False)]
-            normalized.extend(y for y, _ in units)
-            states, moments = [y.output for y, _ in units], {}
-            for edges in self.nodes:
-                terms = []
-                for edge in edges:
-                    mixed, index = self.mixed[edge.group], choice.indices[edge.number]
-                    y, batch, moments[edge] = mixed.forward(
-                        states[edge.source], index, rows[edge.group][edge.row]
-                    )
-                    terms.append(y)
-                    statistics[edge.group].append(batch)
-                states.append(add(terms))
+        def differentiable(*arguments: tf.Tensor) -> Any:
+            output = training_pass.forward(arguments[: self.inputs])
+            return output, training_pass.backward
 
-            def gradient(doutput: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                parts = [doutput] if self.space.output == "last" else tf.split(doutput, self.space.nodes, -1)
-                terms: list[list[tf.Tensor]] = [[] for _ in states[: -len(parts)]] + [
-                    [part] for part in parts
-                ]
-                dparameters: dict[int, tf.Tensor] = {}
-                for node, edges in reversed(list(enumerate(self.nodes))):
-                    dnode = add(terms[self.inputs + node])
-                    for edge in edges:
-                        dx, dparameters[edge.number] = self.mixed[edge.group].backward(
-                            dnode,
-                            states[edge.source],
-                            choice.indices[edge.number],
-                            rows[edge.group][edge.row],
-                            moments[edge],
-                            update,
-                        )
-                        terms[edge.source].append(dx)
-                stacks = [edges for _, edges in self.groups] if update == "weights" else [sorted(dparameters)]
-                gradients = [tf.stack([dparameters[edge] for edge in edges]) for edges in stacks]
-                inputs = [backward(add(terms[i]), update) for i, (_, backward) in enumerate(units)]
-                dfirst = [dkernel for _, dkernel in inputs] if update == "weights" else []
-                return (*(dx for dx, _ in inputs), *dfirst, *gradients)
-
-            return self._output(states), gradient
-
-        parameters = [*first, *kernels] if update == "weights" else [choice.gate]
-        return nodes(*inputs, *parameters), normalized, statistics
+        output = differentiable(*inputs, *training_pass.parameters)
+        if update == "weights":
+            training_pass.update_statistics()
+        return output
 
     def weight_masks(self, index: tf.Tensor) -> list[tuple[Any, tf.Tensor]]:
         """Variables of the edges' weights, each with a mask of what was sampled; index: int32 [edges]."""
