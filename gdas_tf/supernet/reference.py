@@ -62,8 +62,8 @@ def _searched(cell: SearchedCell, states: list[tf.Tensor], paths: Paths) -> tf.T
             mixed = cell.mixed[group]
             for operation, factor in _factors(paths, number).items():
                 kernels = mixed.segments.kernels(_wide(mixed.kernels)[row], operation)
-                y = _candidate(mixed.operations[operation], states[source], kernels, mixed.stride)
-                if mixed.pool_norm and "pool" in mixed.operations[operation]:
+                y = _candidate(mixed.branches[operation], states[source], kernels, mixed.stride)
+                if mixed.pool_norm and "pool" in mixed.branches[operation]:
                     y = _norm(y)
                 terms.append(factor * y)
         states = [*states, tf.add_n(terms)]
