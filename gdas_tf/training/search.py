@@ -13,6 +13,7 @@ import numpy as np
 
 from gdas_tf.data.augmentation import Augmentation
 from gdas_tf.data.dataset import eval_batches, search_batches, search_halves, steps_per_epoch
+from gdas_tf.files import plain
 from gdas_tf.keras_backend import keras
 from gdas_tf.optimizers.loss_scale import loss_scaled
 from gdas_tf.optimizers.schedules import cosine_schedule
@@ -141,14 +142,17 @@ def _search_without_supernet(
     strategy.journal.begin(resume=False)
     history = History(run, strategy.arrays)
     history.begin(0)
-    done = len(run.metrics("search"))
+    lines = run.metrics("search")
     with Trials(config, data, run) as trials:
         begun = time.perf_counter()
         for number, values in enumerate(strategy.search(trials)):
             history.on_epoch_end(number)
-            if number >= done:
-                seconds = round(time.perf_counter() - begun, 3)
-                run.append_metrics("search", {"epoch": number + 1, **values, "seconds": seconds})
+            line = plain({"epoch": number + 1, **values})
+            # A round that is done keeps its line, for the seconds in it; unless its outcome is another, as by
+            # another recipe of the trainings.
+            if not (number < len(lines) and lines[number] == {**line, "seconds": lines[number]["seconds"]}):
+                run.truncate_metrics("search", number)
+                run.append_metrics("search", {**line, "seconds": round(time.perf_counter() - begun, 3)})
             begun = time.perf_counter()
     return history.arrays()
 
