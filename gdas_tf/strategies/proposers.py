@@ -66,9 +66,7 @@ def candidates_of(
     return [candidate for candidate in found if unique[candidate.genotype] is candidate]
 
 
-def _random(
-    count: int, first: int, space: SearchSpace, seed: int, fixed_reduction: bool
-) -> list[Candidate]:
+def _random(count: int, first: int, space: SearchSpace, seed: int, fixed_reduction: bool) -> list[Candidate]:
     kind = "fixed" if fixed_reduction else "searched"
     allow_none = space.keep == "all"  # there it is an operation as any other
     return [

@@ -121,7 +121,7 @@ class Race(Strategy):
 
         return [
             Candidate(label, Genotype.from_json(genotype), random)
-            for label, genotype, random in trials.remember("candidates", read)
+            for label, genotype, random in trials.remember(read)
         ]
 
     def _go_on(self, running: Sequence[Candidate], ranked: Sequence[Candidate]) -> list[Candidate]:

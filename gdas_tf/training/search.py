@@ -136,6 +136,7 @@ def _search_without_supernet(
     record_data(run, "search", data)
     if not resume:
         shutil.rmtree(run.file("search/trials"), ignore_errors=True)
+        run.file("search/candidates.json").unlink(missing_ok=True)
         run.truncate_metrics("search", 0)
     # The same lines are written once more; only trainings take time.
     strategy.journal = Journal(run.file("search/candidates.jsonl"))

@@ -139,12 +139,12 @@ class Trials:
         pending = [self.submit(genotype, epochs) for genotype in genotypes]
         return [one.result() for one in pending]
 
-    def remember(self, name: str, make: Callable[[], Any]) -> Any:
+    def remember(self, make: Callable[[], Any]) -> Any:
         """Returns what `make` gives, as JSON takes it; a search that goes on gets what it had the first time.
 
         What a search reads from outside, as other runs' genotypes, may be gone by then, or be another.
         """
-        path = self.folder / f"{name}.json"
+        path = self.run.file("search/candidates.json")
         if not path.exists():
             write_json(path, make())
         return read_json(path)
