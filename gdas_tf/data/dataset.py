@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +50,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the images themselves, or the file on the disk that they are mapped from."""
+        images: Any = self.images
+        if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
+            images = (images.filename, images.dtype.str, images.offset, images.shape)
+        return _split, (images, self.labels)
+
     @cached_property
     def hashes(self) -> np.ndarray:
         """A number for each image that tells its pixels from others, uint64 [n]; see `image_hashes`."""
@@ -82,6 +90,14 @@ class Split:
             return tf.ensure_shape(batch, (*positions.shape, *shape)), tf.gather(labels, positions)
 
         return from_disk
+
+
+def _split(images: Any, labels: np.ndarray) -> Split:
+    """A split of what `Split.__reduce__` gave."""
+    if isinstance(images, tuple):
+        filename, dtype, offset, shape = images
+        images = np.memmap(filename, dtype, "r", offset, shape)
+    return Split(images, labels)
 
 
 @dataclass(frozen=True, eq=False)

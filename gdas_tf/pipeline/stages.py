@@ -92,18 +92,19 @@ def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
 
 
 def run_search(job: Job) -> dict[str, Any]:
-    """Trains the supernet and its logits.
+    """Trains the supernet and its logits, or searches as another strategy does.
 
     Returns:
-        `epochs`, `accuracy` (of the last epoch, where weights learn), `architecture_accuracy` (where the
-        logits learn), `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all
-        epochs, and `files`.
+        `epochs` (or rounds, of a strategy without a supernet), `accuracy` (of the last epoch, where weights
+        learn), `architecture_accuracy` (where the logits learn), `best_loss` (on D_V, of the best candidate),
+        `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all epochs, and
+        `files`. What a strategy has not is None or empty.
 
     Raises:
         UsageError: the search has begun and the job does not resume, or the data have changed since.
         RunError: the search diverged, or the disk is full or read-only.
     """
-    run, config = job.run, job.config.search
+    run = job.run
     _check_begun(job, "search")
     if run.finished("search"):
         progress("the search has finished all its epochs already")
@@ -117,10 +118,11 @@ def run_search(job: Job) -> dict[str, Any]:
         search(job.config, data, run, resume=job.resume)
     first, last = run.metrics("search")[0], run.metrics("search")[-1]
     return {
-        "epochs": config.epochs,
-        "accuracy": last["accuracy"],
-        # Only strategies that learn from images of D_V have the one, only those with logits the other.
+        "epochs": len(run.metrics("search")),
+        # Each strategy has some of these: weights, learning from images of D_V, candidates, logits.
+        "accuracy": last.get("accuracy"),
         "architecture_accuracy": last.get("architecture_accuracy"),
+        "best_loss": last.get("best_loss"),
         "normal_entropy": [line["normal_entropy"] for line in (first, last) if "normal_entropy" in line],
         "seconds": sum(line["seconds"] for line in run.metrics("search")),
         "files": _files(run, "search/metrics.jsonl", "search/logits.npz"),

@@ -30,22 +30,22 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lines: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
 
     def begin(self, resume: bool) -> None:
         """Keep the whole lines of a search that goes on, or none.
 
         A process that is killed while it writes leaves a half line; that one and all after it are dropped.
         """
-        self._lines = _whole_lines(self.path) if resume else []
-        if self._lines:
-            atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in self._lines))
+        self._found = _whole_lines(self.path) if resume else []
+        if self._found:
+            atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in self._found))
         else:
             self.path.unlink(missing_ok=True)
 
     def recall(self, **wanted: Any) -> dict[str, Any] | None:
-        """Returns the line whose values are the wanted ones, or None."""
-        for line in self._lines:
+        """Returns the line of before `begin` whose values are the wanted ones, or None."""
+        for line in self._found:
             if all(line.get(name) == value for name, value in wanted.items()):
                 return line
         return None
@@ -57,12 +57,6 @@ class Journal:
             RunError: the disk is full.
         """
         append_line(self.path, line)
-        self._lines.append(dict(line))
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """All lines."""
-        return list(self._lines)
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ FILES: dict[str, str] = {
     "data.json": "the data: classes, number of images, fingerprints of the training and the test images",
     "data.npz": "fingerprint of every training and test image",
     "search/metrics.jsonl": "metrics of the search, one line per epoch",
+    "search/candidates.json": "the candidates of a race, as they were when it began",
     "search/candidates.jsonl": "the candidates of a search that compares some, one line for each",
     "search/trials": "outcomes of short trainings of candidates, one file for each",
     "search/logits.npz": "the strategy's arrays of every epoch, as the logits of both cells",

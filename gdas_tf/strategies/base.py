@@ -222,7 +222,7 @@ class Strategy(abc.ABC):
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
 """All strategies by name."""
 
-BUILT_IN = ("gdas", "enas", "random")
+BUILT_IN = ("gdas", "enas", "random", "race", "evolution")
 """Modules of this package that register strategies. They are imported by name and at the end of this one,
 because they import it."""
 

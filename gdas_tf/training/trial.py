@@ -43,7 +43,8 @@ class TrialTrainer:
         counts = (images, validation_images)
         halves = search_halves(data.train.labels, seed)
         self.halves = [
-            _part(half, count, [seed, place]) for place, (half, count) in enumerate(zip(halves, counts, strict=True))
+            _part(half, count, [seed, place])
+            for place, (half, count) in enumerate(zip(halves, counts, strict=True))
         ]
         self._batches: dict[tuple[Any, ...], tf.data.Dataset] = {}
 
