@@ -176,6 +176,12 @@ class SearchSpace:
         """Number of edges E; 14 for two inputs and four nodes."""
         return sum(self.inputs + node for node in range(self.nodes))
 
+    @property
+    def off(self) -> int:
+        """The index of an operation that gives zero: that of `none`, or the first one after all operations
+        where the space has no `none`. It runs on the edges that a genotype does not keep."""
+        return self.operations.index("none") if "none" in self.operations else len(self.operations)
+
     def output_channels(self, filters: int) -> int:
         """The channels of a cell's output, of `filters` channels a node."""
         return filters if self.output == "last" else self.nodes * filters
