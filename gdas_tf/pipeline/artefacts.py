@@ -34,11 +34,14 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
     from gdas_tf.strategies.base import STRATEGIES
 
     logits = load_logits(path)
-    last = {name: values[-1] if values.ndim == 3 else values for name, values in logits.items()}
     space = config.space
-    for name, values in last.items():
-        wanted = (space.edge_count, len(space.operations))
-        if values.shape != wanted:
+    wanted = (space.edge_count, len(space.operations))
+    last = {}
+    for name, values in logits.items():
+        epochs = values.ndim == len(wanted[: 1 if name.endswith("_edges") else 2]) + 1
+        last[name] = values[-1] if epochs else values
+    for name in ("normal", "reduction"):
+        if name in last and (values := last[name]).shape != wanted:
             raise UsageError(
                 f"logits {path}: {name} has shape {list(values.shape)}, and the search space has {wanted[0]} "
                 f"edges and {wanted[1]} operations; set search.operations and search.nodes as searched"
@@ -47,7 +50,8 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
 
 
 def load_logits(path: str | Path) -> dict[str, np.ndarray]:
-    """Returns the arrays `normal` and, unless the reduction cell is fixed, `reduction` of a logits file.
+    """Returns the arrays `normal` and, unless the reduction cell is fixed, `reduction` of a logits file; and
+    `normal_edges` and `reduction_edges`, if it has logits of the edges.
 
     Raises:
         UsageError: the file is missing or damaged.
@@ -55,7 +59,9 @@ def load_logits(path: str | Path) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise UsageError(f"logits {path}: there is no such file")
     found = read_npz(path, f"logits {path}", "a search writes such files")
-    arrays = {name: found[name] for name in ("normal", "reduction") if name in found}
+    kinds = ("normal", "reduction")
+    edges = {name: found[name] for kind in kinds if (name := f"{kind}_edges") in found}
+    arrays = {name: found[name] for name in kinds if name in found}
     if "normal" not in arrays:
         raise UsageError(f"logits {path}: it has no array `normal`, as a search writes it")
     for name, values in arrays.items():
@@ -64,7 +70,7 @@ def load_logits(path: str | Path) -> dict[str, np.ndarray]:
                 f"logits {path}: {name} has shape {list(values.shape)}; accepted is "
                 "[epochs, edges, operations]"
             )
-    return arrays
+    return arrays | edges
 
 
 def parse_genotype(text: str) -> Genotype:

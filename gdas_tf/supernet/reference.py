@@ -2,7 +2,8 @@
 
 Every candidate is written as the papers describe it, in float64, without a custom gradient, a flat vector of
 weights or a `Case`. Only the sampled candidate of an edge is computed, and its gate multiplies the output:
-`h[index] * op_index(x)` (Dong & Yang, CVPR 2019, section 3.2); a mixture is the weighted sum of all
+`h[index] * op_index(x)` (Dong & Yang, CVPR 2019, section 3.2), to which the sum of the other gates is added
+where a sample has it (AutoDL-Projects, issue 36); a mixture is the weighted sum of all
 candidates (Liu, Simonyan & Yang, ICLR 2019, equation 2). The tests hold the engine's loss and every
 gradient against the automatic differentiation of this (tests/supernet/test_reference.py). It is slow.
 """
@@ -66,6 +67,8 @@ def _searched(cell: SearchedCell, states: list[tf.Tensor], paths: Paths) -> tf.T
                 if mixed.pool_norm and "pool" in mixed.branches[operation]:
                     y = _norm(y)
                 terms.append(factor * y)
+            if isinstance(paths, Sampled) and paths.others is not None:
+                terms.append(_wide(paths.others)[number] * tf.ones_like(terms[-1]))
         states = [*states, tf.add_n(terms)]
     return states[-1] if cell.space.output == "last" else tf.concat(states[cell.inputs :], -1)
 
