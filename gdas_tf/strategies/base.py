@@ -89,6 +89,10 @@ class Strategy(abc.ABC):
         variables: The strategy's state: Keras variables that `build` makes, in an order that is the same in
             every process.
         optimizers: Keras optimizers of the variables, whose state belongs to the checkpoint, too.
+        derives: Whether the genotype is derived by the section `derive`; a strategy that finds one itself has
+            False, and fields of that section are refused.
+        titles: What metrics of `learn`, `values` and `search` are called in pictures, with their unit, by
+            name. Those that have none are called by name.
         trains_supernet: Whether a supernet is trained; may be a property, where an option decides.
         journal: Set by the loop: lines that the strategy may write of each candidate, and finds again after
             the search was killed.
@@ -97,6 +101,8 @@ class Strategy(abc.ABC):
     section: ClassVar[type | None] = None
     reads: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
+    derives: ClassVar[bool] = True
+    titles: ClassVar[Mapping[str, str]] = {}
     variables: Sequence[Any] = ()
     optimizers: Sequence[Any] = ()
     trains_supernet: bool = True
@@ -191,10 +197,6 @@ class Strategy(abc.ABC):
             The metrics of each round, of which there are `rounds`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no `search`; it trains a supernet")
-
-    def values(self) -> Mapping[str, float]:
-        """Numbers that describe the strategy's state, for the metrics of the epoch."""
-        """
 
     def values(self) -> Mapping[str, float | None]:
         """Numbers that describe the strategy's state, for the metrics of the epoch. One of the name of a

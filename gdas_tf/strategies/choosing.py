@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -39,34 +39,10 @@ class ChoosingStrategy(Strategy):
         best_loss: Its validation loss, or None where it has not been computed.
     """
 
+    derives = False
+    titles: ClassVar[Mapping[str, str]] = {"best_loss": "Loss of the candidate that was found"}
     best: Genotype
     best_loss: float | None = None
-
-    @classmethod
-    def check_config(cls, config: Config) -> None:
-        """Refuse what a user has set of the section `derive`: nothing is ranked here.
-
-        Raises:
-            UsageError: A field is not at its default; of `derive.ranks` only the number counts, that of the
-                inputs that a node takes.
-        """
-        derive, fields = config.derive, type(config.derive).model_fields
-        count = len(derive.ranks)
-        for name, accepted in (
-            ("rule", fields["rule"].default),
-            ("keep_none", fields["keep_none"].default),
-            ("ranks", tuple(range(1, count + 1))),
-        ):
-            found = getattr(derive, name)
-            if found != accepted:
-                shown, wanted = (
-                    ",".join(map(str, value)) if isinstance(value, tuple) else value
-                    for value in (found, accepted)
-                )
-                raise UsageError(
-                    f"derive.{name}: found {shown}; the strategy {config.search.strategy} finds a genotype "
-                    f"itself, so that nothing is ranked and {wanted} alone is accepted"
-                )
 
     def build(self, task: Task) -> None:
         self.task = task

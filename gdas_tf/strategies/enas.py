@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -78,6 +78,12 @@ class ENAS(ChoosingStrategy):
 
     section = ENASConfig
     metrics = METRICS
+    titles: ClassVar[Mapping[str, str]] = {
+        **ChoosingStrategy.titles,
+        "reward": "Reward of the controller",
+        "baseline": "Reward of the controller",
+        "controller_entropy": "Entropy of a sample's decisions (nats)",
+    }
 
     def __init__(
         self,
