@@ -56,8 +56,8 @@ def derive(
             without a reduction cell.
         space: the search space of the search; its `inputs_per_node` is not looked at, as `ranks` says it.
         ranks: which ranks a node keeps, in any order, each from 1 (the best) to `space.highest_rank(rule)`.
-        keep_none: rank `none` like any other operation instead of leaving it out. Its probability counts
-            in the softmax either way.
+        keep_none: rank `none` like any other operation instead of leaving it out, as it always is in a space
+            `with_none`. Its probability counts in the softmax either way.
         rule: "edges" or "pairs".
 
     Returns:
@@ -86,7 +86,7 @@ def derive(
         None if logits is None else _derive_cell(logits, name, space, wanted, keep_none, choose)
         for name, logits in (("normal", normal_logits), ("reduction", reduction_logits))
     ]
-    return Genotype(*cells, inputs=space.inputs, output=space.output)
+    return Genotype.of(space, *cells)
 
 
 def _check_ranks(ranks: Sequence[int], space: SearchSpace, keep_none: bool, rule: str) -> list[int]:
