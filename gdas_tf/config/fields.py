@@ -37,6 +37,11 @@ class Metavar:
 
 
 @dataclass(frozen=True)
+class Free:
+    """Marks a field that no outcome depends on, so that a resumed stage may have another value of it."""
+
+
+@dataclass(frozen=True)
 class Before:
     """The value that runs had before the field was there, if not the default (gdas_tf.config.former)."""
 

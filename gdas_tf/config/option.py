@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from gdas_tf.config.fields import RULES, Before, Formerly, Metavar, Registered
+from gdas_tf.config.fields import RULES, Before, Formerly, Free, Metavar, Registered
 from gdas_tf.config.messages import complaint
 from gdas_tf.errors import UsageError
 
@@ -57,6 +57,11 @@ class Option:
     def before(self) -> Any:
         """The value that runs had before the field was there."""
         return next((mark.value for mark in self._marks(Before)), self.default)
+
+    @property
+    def free(self) -> bool:
+        """Whether no outcome depends on it."""
+        return any(True for _ in self._marks(Free))
 
     @property
     def metavar(self) -> str | None:

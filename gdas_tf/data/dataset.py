@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +52,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the images themselves, or the file on the disk that they are mapped from."""
+        images: Any = self.images
+        if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
+            images = (images.filename, images.dtype.str, images.offset, images.shape)
+        return _split, (images, self.labels)
+
     @cached_property
     def hashes(self) -> np.ndarray:
         """A number for each image that tells its pixels from others, uint64 [n]; see `image_hashes`."""
@@ -84,6 +92,14 @@ class Split:
             return tf.ensure_shape(batch, (*positions.shape, *shape)), tf.gather(labels, positions)
 
         return from_disk
+
+
+def _split(images: Any, labels: np.ndarray) -> Split:
+    """A split of what `Split.__reduce__` gave."""
+    if isinstance(images, tuple):
+        filename, dtype, offset, shape = images
+        images = np.memmap(filename, dtype, "r", offset, shape)
+    return Split(images, labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,9 +278,15 @@ def search_batches(
 
 
 def train_batches(
-    split: Split, batch_size: int, seed: int, augmentation: Augmentation, first_step: int, steps: int
+    split: Split,
+    batch_size: int,
+    seed: int,
+    augmentation: Augmentation,
+    first_step: int,
+    steps: int,
+    positions: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Returns the batches of a training on all images of a split.
+    """Returns the batches of a training on all images of a split, or on some of them.
 
     Batch number s depends on the seed and s alone. In an epoch, `steps_per_epoch` batches, no image is seen
     twice.
@@ -276,6 +298,7 @@ def train_batches(
         augmentation: changes to the images.
         first_step: number of the first batch, as when a run is resumed.
         steps: number of batches.
+        positions: the images to train on, int32 [n], ascending; None for all.
 
     Returns:
         `(x, y)`: x float32 [B, H, W, C] in [0, 1], y int32 [B].
@@ -286,16 +309,23 @@ def train_batches(
     import tensorflow as tf
 
     augmentation.check(split.images.shape[1:])
-    positions = np.arange(len(split), dtype=np.int32)
-    batch_size = min(batch_size, len(split))
+    if positions is None:
+        positions = np.arange(len(split), dtype=np.int32)
+    count = len(positions)
+    batch_size = min(batch_size, count)
     batches = _batches(
-        split, positions, batch_size, len(split), (seed, "retrain"), augmentation, first_step, steps
+        split, positions, batch_size, count, (seed, "retrain"), augmentation, first_step, steps
     )
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def eval_batches(split: Split, batch_size: int) -> tf.data.Dataset:
+def eval_batches(split: Split, batch_size: int, positions: np.ndarray | None = None) -> tf.data.Dataset:
     """Returns all images of a split once, in order and unchanged; the last batch may be smaller.
+
+    Args:
+        split: the images.
+        batch_size: images in a batch.
+        positions: the images to take, int32 [n]; None for all.
 
     Returns:
         `(x, y)`: x float32 [b, H, W, C] in [0, 1], y int32 [b], b at most `batch_size`.
@@ -311,7 +341,11 @@ def eval_batches(split: Split, batch_size: int) -> tf.data.Dataset:
         return to_float(images), labels
 
     return (
-        tf.data.Dataset.range(len(split), output_type=tf.int32)
+        (
+            tf.data.Dataset.range(len(split), output_type=tf.int32)
+            if positions is None
+            else tf.data.Dataset.from_tensor_slices(positions.astype(np.int32))
+        )
         .batch(batch_size)
         .map(_as_written(batch), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)

@@ -16,7 +16,7 @@ from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.pipeline.artefacts import (
     draw_cells,
     genotype_of_logits,
-    load_logits,
+    load_arrays,
     load_model,
     model_file,
     read_genotype,
@@ -24,6 +24,7 @@ from gdas_tf.pipeline.artefacts import (
     verified_accuracies,
 )
 from gdas_tf.pipeline.job import Job
+from gdas_tf.runs.journal import Journal
 from gdas_tf.runs.run import Run
 
 if TYPE_CHECKING:
@@ -92,18 +93,19 @@ def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
 
 
 def run_search(job: Job) -> dict[str, Any]:
-    """Trains the supernet and its logits.
+    """Trains the supernet and its logits, or searches as another strategy does.
 
     Returns:
-        `epochs`, `accuracy` (of the last epoch, where weights learn), `architecture_accuracy` (where the
-        logits learn), `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all
-        epochs, and `files`.
+        `epochs` (or rounds, of a strategy without a supernet), `accuracy` (of the last epoch, where weights
+        learn), `architecture_accuracy` (where the logits learn), `best_loss` (on D_V, of the best candidate),
+        `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all epochs, and
+        `files`. What a strategy has not is None or empty.
 
     Raises:
         UsageError: the search has begun and the job does not resume, or the data have changed since.
         RunError: the search diverged, or the disk is full or read-only.
     """
-    run, config = job.run, job.config.search
+    run = job.run
     _check_begun(job, "search")
     if run.finished("search"):
         progress("the search has finished all its epochs already")
@@ -117,10 +119,11 @@ def run_search(job: Job) -> dict[str, Any]:
         search(job.config, data, run, resume=job.resume)
     first, last = run.metrics("search")[0], run.metrics("search")[-1]
     return {
-        "epochs": config.epochs,
-        "accuracy": last["accuracy"],
-        # Only strategies that learn from images of D_V have the one, only those with logits the other.
+        "epochs": len(run.metrics("search")),
+        # Each strategy has some of these: weights, learning from images of D_V, candidates, logits.
+        "accuracy": last.get("accuracy"),
         "architecture_accuracy": last.get("architecture_accuracy"),
+        "best_loss": last.get("best_loss"),
         "normal_entropy": [line["normal_entropy"] for line in (first, last) if "normal_entropy" in line],
         "seconds": sum(line["seconds"] for line in run.metrics("search")),
         "files": _files(run, "search/metrics.jsonl", "search/logits.npz"),
@@ -251,14 +254,12 @@ def run_drawing(job: Job) -> dict[str, Any]:
     Raises:
         UsageError: there is nothing to draw yet.
     """
-    from gdas_tf.drawing.curves import draw_retraining, draw_search
+    from gdas_tf.drawing.curves import draw_retraining
 
     run = job.run
     pictures = []
     if run.begun("search") and run.file("search/logits.npz").exists():
-        logits = load_logits(run.file("search/logits.npz"))
-        pictures.append(run.file("pictures/search.png"))
-        draw_search(run.metrics("search"), logits, run.config.space, pictures[-1])
+        pictures += _draw_search(run)
     if run.file("genotype.json").exists():
         pictures += draw_cells(read_genotype(run), run.file("pictures"))
     if run.metrics("retrain"):
@@ -342,6 +343,22 @@ def measure_files(files: Sequence[Path], config: Config, data: DataSet | None = 
         providers=options.providers,
         **labelled,
     )
+
+
+def _draw_search(run: Run) -> list[Path]:
+    """Draws the logits of a search by epoch, or, of a strategy that has none, its metrics and candidates."""
+    from gdas_tf.drawing.curves import draw_progress, draw_search
+    from gdas_tf.strategies.base import STRATEGIES
+
+    picture = run.file("pictures/search.png")
+    arrays, metrics = load_arrays(run.file("search/logits.npz")), run.metrics("search")
+    strategy = STRATEGIES.get(run.config.search.strategy).from_config(run.config)
+    if "normal" in arrays:
+        draw_search(metrics, arrays, run.config.space, picture)
+        return [picture]
+    candidates = Journal(run.file("search/candidates.jsonl")).read()
+    rounds = "epoch" if strategy.trains_supernet else "round"
+    return [picture] if draw_progress(metrics, candidates, strategy.titles, picture, rounds) else []
 
 
 def _check_begun(job: Job, stage: str) -> None:

@@ -66,11 +66,13 @@ class MixedOperation(keras.layers.Layer):
         for name in operations:
             checked(name)
         self.operations = tuple(operations)
+        # An edge that is off runs `none`, as one more branch where that is no candidate (`SearchSpace.off`).
+        self.branches = self.operations if "none" in operations else (*self.operations, "none")
         self.stride, self.edges, self.momentum, self.jit_compile = stride, edges, momentum, jit_compile
         self.pool_norm = pool_norm
 
     def build(self, input_shape: Shape) -> None:
-        self.segments = Segments(self.operations, input_shape[-1], self.stride, self.pool_norm)
+        self.segments = Segments(self.branches, input_shape[-1], self.stride, self.pool_norm)
         self.kernels = self.add_weight(
             name="kernels", shape=(self.edges, self.segments.weights), initializer=self._initial_kernels
         )
@@ -189,7 +191,7 @@ class MixedOperation(keras.layers.Layer):
 
     def _edge(self, inputs: tf.Tensor) -> EdgeShape:
         return EdgeShape(
-            self.operations,
+            self.branches,
             tuple(inputs.shape),
             self.stride,
             inputs.dtype.name,

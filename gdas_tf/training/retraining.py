@@ -137,9 +137,9 @@ def retrain(
         **options,
     )
     steps = steps_per_epoch(len(data.train.labels), settings.batch_size)
-    learning_rate = _learning_rate(settings, steps)
+    learning_rate = learning_rate_of(settings, steps)
     model = RetrainingModel(network, settings.auxiliary_weight)
-    model.compile(_optimizer(settings, learning_rate), jit_compile=settings.jit_compile)
+    model.compile(optimizer_of(settings, learning_rate), jit_compile=settings.jit_compile)
     model.optimizer.build(network.trainable_variables)
 
     # The network's variables include the statistics of batch norm and the state of drop-path.
@@ -227,6 +227,7 @@ def network_options(config: Config, data: DataSet) -> dict[str, Any]:
     return {
         "image_shape": data.image_shape,
         "classes": data.classes,
+        "space": config.space,
         "channels": settings.channels,
         "cells": settings.cells,
         "macro": settings.macro,
@@ -238,14 +239,14 @@ def network_options(config: Config, data: DataSet) -> dict[str, Any]:
     }
 
 
-def _learning_rate(
+def learning_rate_of(
     settings: RetrainConfig, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     start, end = settings.learning_rate, settings.learning_rate_end
     return cosine_schedule(start, end, settings.epochs, steps_per_epoch, settings.schedule)
 
 
-def _optimizer(
+def optimizer_of(
     settings: RetrainConfig, learning_rate: keras.optimizers.schedules.LearningRateSchedule
 ) -> keras.optimizers.Optimizer:
     optimizer = FlatSGD(
