@@ -40,7 +40,7 @@ class EvolutionConfig(TrialFields):
 
     fitness: Fitness = Field(
         "weights",
-        description="what a genotype is judged by: the weights of the supernet, or a short training of its own",
+        description="what judges a genotype: the weights of the supernet, or a short training of its own",
     )
     population: Whole = Field(50, ge=2, description="genotypes that live at a time")
     sample: Whole = Field(12, ge=1, description="genotypes of which the best becomes a parent")

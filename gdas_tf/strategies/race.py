@@ -102,9 +102,9 @@ class Race(Strategy):
             self.best, first = ranked[0]
             if math.isinf(first.loss):
                 raise RunError(
-                    f"race: all {len(ranked)} candidates failed in the rung of {epochs} epochs; the first one "
-                    f"because {first.failed}; lower race.learning_rate, or remove the files of search/trials "
-                    "to train them again"
+                    f"race: all {len(ranked)} candidates failed in the rung of {epochs} epochs, the first "
+                    f"one because {first.failed}; lower race.learning_rate, or remove the files of "
+                    "search/trials to train them again"
                 )
             yield _metrics(epochs, ranked)
             running = self._go_on(running, [candidate for candidate, _ in ranked])
