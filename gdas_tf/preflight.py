@@ -201,4 +201,4 @@ def every_operation(space: SearchSpace, fixed_reduction: bool = False) -> Genoty
     nodes = -(-len(space.operations) // space.inputs)
     cell = [[(next(names), source) for source in range(space.inputs)] for _ in range(nodes)]
     reduction = None if fixed_reduction or not space.reduction else cell
-    return Genotype(cell, reduction, inputs=space.inputs, output=space.output)
+    return Genotype.of(space, cell, reduction)

@@ -11,22 +11,24 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gdas_tf import plugins
-from gdas_tf.config.fields import RULES, Items, Metavar, Text, Whole
+from gdas_tf.config.fields import RULES, Items, Metavar, Text, Whole, items
 from gdas_tf.config.files import read_values, to_yaml
 from gdas_tf.config.messages import message, unknown
-from gdas_tf.config.names import strategy_sections
+from gdas_tf.config.names import check_strategy, derives, names, strategies_reading, strategy_sections
 from gdas_tf.config.option import Option
 from gdas_tf.config.presets import PRESETS
 from gdas_tf.config.sections import (
     SECTIONS,
+    STRATEGY_FIELDS,
     BenchmarkConfig,
     DataConfig,
     DeriveConfig,
@@ -121,6 +123,35 @@ class Config(BaseModel):
             raise UsageError(f"derive.ranks: found {shown}; accepted are 1 to {most}, as {reason}")
         return self
 
+    @model_validator(mode="after")
+    def _check_strategy(self) -> Config:
+        """Refuses fields of the section `search` that the strategy does not read, and what it refuses."""
+        chosen = self.search.strategy
+        for name in STRATEGY_FIELDS:
+            value, default = getattr(self.search, name), type(self.search).model_fields[name].default
+            readers = strategies_reading(name)
+            if value != default and chosen not in readers:
+                others = f", or another search.strategy ({', '.join(readers)})" if readers else ""
+                raise UsageError(
+                    f"search.{name}: found {value}, which the strategy {chosen} does not read; accepted is "
+                    f"{default}{others}"
+                )
+        if not derives(chosen):
+            self._check_nothing_derived()
+        check_strategy(self)
+        return self
+
+    def _check_nothing_derived(self) -> None:
+        """Refuses what says how to rank, as nothing is ranked; of the ranks only the number counts."""
+        for name, value in _not_derived(self.derive.ranks).items():
+            found = getattr(self.derive, name)
+            if found != value:
+                shown, accepted = (",".join(map(str, v)) if name == "ranks" else v for v in (found, value))
+                raise UsageError(
+                    f"derive.{name}: found {shown}; the strategy {self.search.strategy} finds a genotype "
+                    f"itself, and nothing is derived by ranks; accepted is {accepted}"
+                )
+
     @property
     def space(self) -> SearchSpace:
         """The search space: operations and nodes of the search, as many inputs per node as ranks are kept.
@@ -188,7 +219,8 @@ class Config(BaseModel):
     def override(self, values: Mapping[str, Any]) -> Config:
         """Returns a copy with other values, by dotted name: `{"search.epochs": 5, "seed": 1}`.
 
-        With another strategy, the section of the one before is left out.
+        With another strategy, the section of the one before is left out, and so are values of the sections
+        `search` and `derive` that the other one does not read, as a preset may have them.
 
         Raises:
             UsageError: an unknown name or a bad value.
@@ -196,6 +228,9 @@ class Config(BaseModel):
         nested = self.model_dump()
         if values.get("search.strategy", self.search.strategy) != self.search.strategy:
             nested = {name: value for name, value in nested.items() if name in type(self).model_fields}
+            if not derives(values["search.strategy"]):
+                nested["derive"] |= _not_derived(self.derive.ranks)
+            nested["search"] |= _unread(values["search.strategy"], values.get("plugins"))
         for path, value in values.items():
             section, _, name = path.rpartition(".")
             holder = nested.setdefault(section, {}) if section else nested
@@ -220,6 +255,30 @@ class Config(BaseModel):
         own = [None, *self.to_dict()]
         chosen = [option for option in options() if option.section in own]
         return to_yaml([(option, self.get(option.path)) for option in chosen], comments)
+
+
+def _unread(strategy: Any, files: Any) -> dict[str, Any]:
+    """Returns the defaults of the fields of the section `search` that a strategy does not read.
+
+    Args:
+        strategy: its name.
+        files: plugins that may register it; what is wrong with them is said where they are checked.
+    """
+    if strategy not in names("strategy") and files:
+        with contextlib.suppress(UsageError):
+            plugins.load(items(files))
+    fields = SearchConfig.model_fields
+    return {
+        name: fields[name].default for name in STRATEGY_FIELDS if strategy not in strategies_reading(name)
+    }
+
+
+def _not_derived(ranks: Sequence[int]) -> dict[str, Any]:
+    """Returns the section `derive` of a strategy that finds a genotype itself: the number of ranks is that of
+    the inputs that a node takes."""
+    fields = DeriveConfig.model_fields
+    rest = {name: fields[name].default for name in ("rule", "keep_none")}
+    return {**rest, "ranks": tuple(range(1, len(ranks) + 1))}
 
 
 def _strategy_sections() -> dict[str, type[BaseModel]]:

@@ -27,10 +27,11 @@ def completed(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, 
     """
     result = dict(found)
     sections = {option.section for option in options() if option.section}
-    for section in (name for name in wanted if name in found and name in sections):
+    # What has no section there is a strategy's, which had no fields of its own then.
+    for section in (name for name in wanted if name in sections):
         known = {option.name: option for option in options(section)}
         values = {name: known[name].before for name in wanted[section] if name in known}
-        for name, value in found[section].items():
+        for name, value in found.get(section, {}).items():
             values[name] = known[name].today(value) if name in known else value
         result[section] = values
     return result

@@ -68,6 +68,34 @@ def strategy_sections(taken: Collection[str]) -> dict[str, type[BaseModel]]:
     return sections
 
 
+def strategies_reading(field: str) -> tuple[str, ...]:
+    """Returns the strategies that read a field of the section `search` which not every one does.
+
+    One that does not say what it reads may read all of them.
+    """
+    registry = _registry("strategy") or ()
+    return tuple(name for name in registry if field in getattr(registry.get(name), "reads", (field,)))
+
+
+def derives(strategy: Any) -> bool:
+    """Returns whether the genotype of a strategy is derived by the section `derive`; of one that is not
+    registered it is assumed."""
+    registry = _registry("strategy") or ()
+    return strategy not in registry or getattr(registry.get(strategy), "derives", True)
+
+
+def check_strategy(config: Any) -> None:
+    """Lets the strategy of a configuration find out what does not fit together there.
+
+    Raises:
+        UsageError: something does not.
+    """
+    registry = _registry("strategy")
+    check = getattr(registry.get(config.search.strategy), "check_config", None) if registry else None
+    if check is not None:
+        check(config)
+
+
 def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Returns "did you mean …?" for an unknown name, or `otherwise` where none that is known is near."""
     near = difflib.get_close_matches(str(name), list(known), n=1)

@@ -133,6 +133,11 @@ class SearchConfig(Section):
     architecture_beta_1: Number = Field(0.5, ge=0, lt=1, description="Adam's beta 1 of the architecture")
     architecture_beta_2: Number = Field(0.999, ge=0, lt=1, description="Adam's beta 2 of the architecture")
     architecture_weight_decay: Number = Field(1e-3, ge=0, description="weight decay of the architecture")
+    none: Literal["sampled", "excluded"] = Field(
+        "sampled",
+        description="the operation none: searched as any other, or without a part in the search",
+    )
+    warm_up: Whole = Field(0, ge=0, description="epochs before the first update of the architecture")
     pool_norm: bool = Field(
         False, description="batch norm after pooling, as in DARTS and the authors' code of 2019"
     )
@@ -152,6 +157,21 @@ class SearchConfig(Section):
         except UsageError as error:
             raise UsageError(str(error).removeprefix("search space: ")) from error
         return value
+
+
+STRATEGY_FIELDS = (
+    "sampler",
+    "sample_per",
+    "temperature_start",
+    "temperature_end",
+    "architecture_learning_rate",
+    "architecture_beta_1",
+    "architecture_beta_2",
+    "architecture_weight_decay",
+    "none",
+    "warm_up",
+)
+"""Fields of `SearchConfig` that not every strategy reads: each says in `Strategy.reads` which are its."""
 
 
 class DeriveConfig(Section):

@@ -170,7 +170,7 @@ def begin(directory: str | Path, config: Config, *, command: Sequence[str] = ())
         ...     run_search(job)["epochs"]
     """
     Run.check_free(directory)
-    was_there = Path(directory).exists()
+    was_there = Run(directory, config).path.exists()
     data = load_data(config)
     run = Run.create(directory, config)
     with run.lock():

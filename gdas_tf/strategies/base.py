@@ -82,17 +82,27 @@ class Strategy(abc.ABC):
     Attributes:
         section: A pydantic model, the strategy's own section of the configuration, or None. Its fields are
             the keyword arguments of the class, unless `from_config` says otherwise.
+        reads: Names of the fields of the section `search` that it reads, out of those that not every strategy
+            does (`gdas_tf.config.sections.STRATEGY_FIELDS`). The others are refused where they are not at
+            their default.
         metrics: Names of what `learn` returns. The metrics of an epoch hold the mean of each.
         variables: The strategy's state: Keras variables that `build` makes, in an order that is the same in
             every process.
         optimizers: Keras optimizers of the variables, whose state belongs to the checkpoint, too.
+        derives: Whether the genotype is derived by the section `derive`; a strategy that finds one itself has
+            False, and fields of that section are refused.
+        titles: What metrics of `learn`, `values` and `search` are called in pictures, with their unit, by
+            name. Those that have none are called by name.
         trains_supernet: Whether a supernet is trained; may be a property, where an option decides.
         journal: Set by the loop: lines that the strategy may write of each candidate, and finds again after
             the search was killed.
     """
 
     section: ClassVar[type | None] = None
+    reads: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
+    derives: ClassVar[bool] = True
+    titles: ClassVar[Mapping[str, str]] = {}
     variables: Sequence[Any] = ()
     optimizers: Sequence[Any] = ()
     trains_supernet: bool = True
@@ -115,6 +125,14 @@ class Strategy(abc.ABC):
 
         Raises:
             UsageError: The search cannot be done so; the message names the field of the configuration.
+        """
+
+    @classmethod  # noqa: B027
+    def check_config(cls, config: Config) -> None:
+        """Find out what does not fit together, when a configuration that names the strategy is made.
+
+        Raises:
+            UsageError: The message names the field of the configuration.
         """
 
     @abc.abstractmethod
@@ -180,8 +198,9 @@ class Strategy(abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no `search`; it trains a supernet")
 
-    def values(self) -> Mapping[str, float]:
-        """Numbers that describe the strategy's state, for the metrics of the epoch."""
+    def values(self) -> Mapping[str, float | None]:
+        """Numbers that describe the strategy's state, for the metrics of the epoch. One of the name of a
+        metric takes its place, None where nothing was measured."""
         return {}
 
     def arrays(self) -> Mapping[str, np.ndarray]:
@@ -222,7 +241,7 @@ class Strategy(abc.ABC):
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
 """All strategies by name."""
 
-BUILT_IN = ("gdas", "race", "evolution")
+BUILT_IN = ("gdas", "darts", "enas", "random", "race", "evolution")
 """Modules of this package that register strategies. They are imported by name and at the end of this one,
 because they import it."""
 

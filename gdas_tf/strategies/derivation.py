@@ -18,6 +18,7 @@ def derive(
     ranks: Sequence[int] = (1, 2),
     keep_none: bool = False,
     rule: str = "edges",
+    edges: Sequence[np.ndarray | None] = (None, None),
 ) -> Genotype:
     """Returns the genotype of the most probable operations (Dong & Yang, CVPR 2019, section 3.3).
 
@@ -56,9 +57,12 @@ def derive(
             without a reduction cell.
         space: the search space of the search; its `inputs_per_node` is not looked at, as `ranks` says it.
         ranks: which ranks a node keeps, in any order, each from 1 (the best) to `space.highest_rank(rule)`.
-        keep_none: rank `none` like any other operation instead of leaving it out. Its probability counts
-            in the softmax either way.
+        keep_none: rank `none` like any other operation instead of leaving it out, as it always is in a space
+            `with_none`. Its probability counts in the softmax either way.
         rule: "edges" or "pairs".
+        edges: logits of the edges of the normal and of the reduction cell, float [edges] each. Where they are
+            given, rule 1 ranks the edges of a node by them, whatever the probabilities of their operations;
+            this needs the rule "edges".
 
     Returns:
         The genotype; the edges of a node in the order of their ranks.
@@ -80,13 +84,20 @@ def derive(
     if space.keep == "best":
         wanted = _check_ranks(ranks, space, keep_none, rule)
         choose = _edges_of_ranks if rule == "edges" else _pairs_of_ranks
+    if choose is not _edges_of_ranks and any(order is not None for order in edges):
+        raise UsageError(
+            "logits of the edges: nothing is ranked by them in a search space that keeps all edges, or by "
+            "the rule pairs; accepted is the rule edges"
+        )
     if reduction_logits is not None and not space.reduction:
         raise UsageError(f"reduction logits: the search space {space.name} has no reduction cell")
     cells = [
-        None if logits is None else _derive_cell(logits, name, space, wanted, keep_none, choose)
-        for name, logits in (("normal", normal_logits), ("reduction", reduction_logits))
+        None if logits is None else _derive_cell(logits, name, space, wanted, keep_none, choose, order)
+        for name, logits, order in zip(
+            ("normal", "reduction"), (normal_logits, reduction_logits), edges, strict=True
+        )
     ]
-    return Genotype(*cells, inputs=space.inputs, output=space.output)
+    return Genotype.of(space, *cells)
 
 
 def _check_ranks(ranks: Sequence[int], space: SearchSpace, keep_none: bool, rule: str) -> list[int]:
@@ -100,9 +111,10 @@ def _check_ranks(ranks: Sequence[int], space: SearchSpace, keep_none: bool, rule
     return sorted(ranks)
 
 
-Choose = Callable[[np.ndarray, Sequence[int], Sequence[int]], list[tuple[int, int]]]
+Choose = Callable[..., list[tuple[int, int]]]
 """Takes log-probabilities [edges of the node, operations], the columns of the operations that may be chosen,
-and ranks in ascending order; returns the (edge, operation) pairs that are kept."""
+ranks in ascending order, and, where there are any, logits of the edges; returns the (edge, operation) pairs
+that are kept."""
 
 
 def _derive_cell(
@@ -112,6 +124,7 @@ def _derive_cell(
     ranks: Sequence[int],
     keep_none: bool,
     choose: Choose,
+    edge_logits: np.ndarray | None,
 ) -> Cell:
     logits = np.asarray(logits, dtype=np.float64)
     shape = (space.edge_count, len(space.operations))
@@ -123,6 +136,12 @@ def _derive_cell(
     if not np.isfinite(logits).all():
         raise UsageError(f"{name} logits: found NaN or infinite numbers; the search has diverged")
 
+    if edge_logits is not None and np.shape(edge_logits) != shape[:1]:
+        raise UsageError(
+            f"{name} logits of the edges: found shape {list(np.shape(edge_logits))}; the search space has "
+            f"{shape[0]} edges"
+        )
+
     # The logarithm of the softmax orders like the softmax, and very small probabilities don't collapse to 0.
     shifted = logits - logits.max(axis=1, keepdims=True)
     scores = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -132,7 +151,9 @@ def _derive_cell(
     first = 0
     for node in range(space.nodes):
         edges = space.inputs + node
-        kept = choose(scores[first : first + edges], candidates, ranks)
+        own = slice(first, first + edges)
+        order = () if edge_logits is None else (np.asarray(edge_logits)[own],)
+        kept = choose(scores[own], candidates, ranks, *order)
         cell.append(tuple(Edge(space.operations[operation], edge) for edge, operation in kept))
         first += edges
     return tuple(cell)
@@ -147,7 +168,10 @@ def _all_edges(scores: np.ndarray, candidates: Sequence[int], _: Sequence[int]) 
 
 
 def _edges_of_ranks(
-    scores: np.ndarray, candidates: Sequence[int], ranks: Sequence[int]
+    scores: np.ndarray,
+    candidates: Sequence[int],
+    ranks: Sequence[int],
+    edge_logits: np.ndarray | None = None,
 ) -> list[tuple[int, int]]:
     """Rules 1 to 3: the pairs of the ranks; for one on an edge already kept, the next on a free edge."""
     # Stable sorting leaves ties in the order of inputs and operations.
@@ -155,7 +179,9 @@ def _edges_of_ranks(
     pairs = []
     for choice in zip(*choices, strict=True):
         round_ = [(edge, operation) for edge, operation in enumerate(choice)]
-        pairs += sorted(round_, key=lambda pair: -scores[pair])
+        pairs += sorted(
+            round_, key=lambda pair: -(scores[pair] if edge_logits is None else edge_logits[pair[0]])
+        )
 
     kept: dict[int, int] = {}
     for rank in ranks[: len(scores)]:

@@ -130,6 +130,7 @@ class Evolution(Strategy):
     """
 
     section = EvolutionConfig
+    derives = False
 
     def __init__(
         self,

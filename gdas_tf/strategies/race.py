@@ -61,6 +61,7 @@ class Race(Strategy):
     """
 
     section = RaceConfig
+    derives = False
     trains_supernet = False
 
     def __init__(

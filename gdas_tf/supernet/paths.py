@@ -13,12 +13,17 @@ class Sampled(NamedTuple):
     index: int32 [E], the operation sampled.
     soft: float32 [E, K], the relaxed distribution that the gradient goes through.
     gate: float32 [E], the straight-through weight h[index]: one in the forward pass, with the gradient of
-        soft[index]. Multiplying by it changes nothing, so the supernet only uses its gradient.
+        soft[index]. Multiplying by it changes nothing, so the supernet only uses its gradient. Of an edge
+        that is off (`SearchSpace.off`) it may have any value.
+    others: float32 [E], the sum of the gates h[k] that were not sampled: zero in the forward pass. Where it
+        is given, it is added to every value of the edge's output y, so that its gradient is the sum of dy.
+        Adding it changes nothing, so the supernet only uses its gradient.
     """
 
     index: tf.Tensor
     soft: tf.Tensor
     gate: tf.Tensor
+    others: tf.Tensor | None = None
 
 
 class Mixture(NamedTuple):
@@ -41,6 +46,7 @@ class Choice(NamedTuple):
     index: tf.Tensor
     indices: list[tf.Tensor]
     gate: tf.Tensor
+    others: tf.Tensor | None = None
 
     @classmethod
     def of(cls, sample: Sampled) -> Choice:
@@ -48,4 +54,4 @@ class Choice(NamedTuple):
         # backward pass: on a GPU their gradients are gathered there, and come back as one tensor.
         with tf.device("CPU:0"):
             indices = tf.unstack(sample.index)
-        return cls(sample.index, indices, sample.gate)
+        return cls(sample.index, indices, sample.gate, sample.others)

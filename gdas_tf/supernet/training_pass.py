@@ -34,7 +34,8 @@ class TrainingPass:
 
     Attributes:
         parameters: What `backward` returns gradients of, after those of the inputs: for the weights the
-            kernels of preprocessing and of each group of edges, for the architecture the gates.
+            kernels of preprocessing and of each group of edges, for the architecture the gates, and after
+            them the sums of the gates that were not sampled where the choice has them.
     """
 
     def __init__(self, cell: SearchedCell, choice: Choice, update: Update, dtype: tf.DType) -> None:
@@ -42,17 +43,19 @@ class TrainingPass:
         self._kernels = [tf.convert_to_tensor(mixed.kernels.value) for mixed in cell.mixed]
         self._rows = [tf.unstack(kernels) for kernels in self._kernels]
         self._first = [preprocess.kernel(dtype) for preprocess in cell.preprocess]
-        self.parameters = [*self._first, *self._kernels] if update == "weights" else [choice.gate]
+        gates = [choice.gate] if choice.others is None else [choice.gate, choice.others]
+        self.parameters = [*self._first, *self._kernels] if update == "weights" else gates
 
     def forward(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """The output of the cell; inputs as of `SearchedCell.call`."""
+        plain = not self.cell.preprocess
         units = [
             preprocess.forward(x, kernel)
-            for preprocess, x, kernel in zip(self.cell.preprocess, inputs, self._first, strict=True)
+            for preprocess, x, kernel in zip(self.cell.preprocess, inputs, self._first, strict=not plain)
         ]
         self._normalized = [normalized for normalized, _ in units]
         self._backward_of_inputs = [backward for _, backward in units]
-        self._states = [normalized.output for normalized in self._normalized]
+        self._states = list(inputs) if plain else [normalized.output for normalized in self._normalized]
         self._statistics: list[list[tf.Tensor]] = [[] for _ in self.cell.mixed]
         self._moments: dict[int, list[tf.Tensor]] = {}
         for edges in self.cell.nodes:
@@ -77,8 +80,13 @@ class TrainingPass:
         dstates: list[list[tf.Tensor]] = [[] for _ in self._states[: -len(parts)]]
         dstates += [[part] for part in parts]
         dparameters: dict[int, tf.Tensor] = {}
+        dothers: dict[int, tf.Tensor] = {}
+        every_gate = self.update == "architecture" and self.choice.others is not None
         for node in reversed(range(nodes)):
             dnode = add(dstates[self.cell.inputs + node])
+            if every_gate:  # the same for each edge of a node: their outputs are added up
+                dother = tf.reduce_sum(tf.cast(dnode, tf.float32))
+                dothers |= dict.fromkeys((edge.number for edge in self.cell.nodes[node]), dother)
             for edge in self.cell.nodes[node]:
                 dx, dparameters[edge.number] = self.cell.mixed[edge.group].backward(
                     dnode,
@@ -93,9 +101,10 @@ class TrainingPass:
             backward(add(terms), self.update)
             for backward, terms in zip(self._backward_of_inputs, dstates, strict=False)
         ]
-        dinputs = [dx for dx, _ in by_inputs]
+        dinputs = [dx for dx, _ in by_inputs] or [add(terms) for terms in dstates[: self.cell.inputs]]
         if self.update == "architecture":
-            return (*dinputs, _stacked(dparameters, sorted(dparameters)))
+            gates = [_stacked(found, sorted(found)) for found in (dparameters, dothers) if found]
+            return (*dinputs, *gates)
         dfirst = [dkernel for _, dkernel in by_inputs]
         dkernels = [_stacked(dparameters, edges) for _, edges in self.cell.groups]
         return (*dinputs, *dfirst, *dkernels)

@@ -222,6 +222,7 @@ def network_options(config: Config, data: DataSet) -> dict[str, Any]:
     return {
         "image_shape": data.image_shape,
         "classes": data.classes,
+        "space": config.space,
         "channels": settings.channels,
         "cells": settings.cells,
         "macro": settings.macro,
