@@ -10,7 +10,7 @@ import collections
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,12 +18,12 @@ from gdas_tf.config.fields import Whole
 from gdas_tf.errors import DivergedError, RunError, UsageError
 from gdas_tf.notes import progress
 from gdas_tf.strategies import candidates
-from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Strategy, Task
+from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task
+from gdas_tf.strategies.choosing import ChoosingStrategy
 from gdas_tf.strategies.mutation import mutated, ordered
 from gdas_tf.strategies.trial_fields import TrialFields
 
 if TYPE_CHECKING:
-    import numpy as np
     import tensorflow as tf
 
     from gdas_tf.config.config import Config
@@ -40,7 +40,7 @@ class EvolutionConfig(TrialFields):
 
     fitness: Fitness = Field(
         "weights",
-        description="what a genotype is judged by: the weights of the supernet, or a short training of its own",
+        description="what judges a genotype: the weights of the supernet, or a short training of its own",
     )
     population: Whole = Field(50, ge=2, description="genotypes that live at a time")
     sample: Whole = Field(12, ge=1, description="genotypes of which the best becomes a parent")
@@ -105,7 +105,7 @@ class Population:
             self.best = (genotype, loss)
 
 
-class Evolution(Strategy):
+class Evolution(ChoosingStrategy):
     """Ageing evolution of genotypes.
 
     With `fitness = "weights"` a supernet is trained on genotypes drawn uniformly, one a step; after the last
@@ -130,7 +130,12 @@ class Evolution(Strategy):
     """
 
     section = EvolutionConfig
-    derives = False
+    titles: ClassVar[Mapping[str, str]] = {
+        **ChoosingStrategy.titles,
+        "candidate_loss": "Loss of a genotype on $D_V$",
+        "candidate_accuracy": "Accuracy of a genotype on $D_V$",
+        "different": "Different genotypes",
+    }
 
     def __init__(
         self,
@@ -155,7 +160,10 @@ class Evolution(Strategy):
         self.fitness, self.size, self.sample, self.candidates = fitness, population, sample, candidates
         self.epochs, self.ahead, self.validation_images = epochs, ahead, validation_images
         self.trains_supernet = fitness == "weights"
-        self.population: Population | None = None
+
+    @classmethod
+    def check_config(cls, config: Config) -> None:
+        cls.from_config(config)
 
     @classmethod
     def rounds(cls, config: Config) -> int:
@@ -163,14 +171,11 @@ class Evolution(Strategy):
         return config.search.epochs if own.fitness == "weights" else own.candidates
 
     def build(self, task: Task) -> None:
-        self.task = task
-        self.found: dict[str, np.ndarray] | None = None
-        self.losses = (math.nan, math.nan)
+        super().build(task)
+        self.best = self._begin().next()
 
     def paths(self, step: tf.Tensor) -> Paths:
         return candidates.uniform(self.task.space, self.task.cells, self.task.seed, step)
-
-    # ---- by the weights of the supernet
 
     def end_epoch(
         self, search: SearchModel, epoch: int, epochs: int, validation: Callable[[], Iterable[Batch]]
@@ -195,7 +200,7 @@ class Evolution(Strategy):
                 f"the search diverged: none of {len(known)} genotypes has a validation loss that is a "
                 "number; lower search.weight_learning_rate"
             )
-        self._end_round(population, population.best[1])
+        self.best, self.best_loss = population.best
 
     def _batches(self, validation: Callable[[], Iterable[Batch]]) -> int | None:
         """How many batches hold `validation_images`."""
@@ -213,8 +218,6 @@ class Evolution(Strategy):
             line = {"number": number, "genotype": text, "loss": loss if math.isfinite(loss) else None}
             self.journal.add(line)
         return math.inf if line["loss"] is None else line["loss"]
-
-    # ---- by short trainings
 
     def search(self, trials: Trials) -> Iterator[Mapping[str, float]]:
         population, under_way = self._begin(), collections.deque()
@@ -244,56 +247,18 @@ class Evolution(Strategy):
                     f"evolution: all {len(written)} trainings failed, the last one because {outcome.failed}; "
                     "lower evolution.learning_rate, or remove the files of search/trials to train them again"
                 )
-            self._end_round(population, outcome.loss)
-            yield {**self.values(), "candidate_accuracy": outcome.accuracy, "different": len(written)}
-
-    # ---- both
+            if population.best[0] is not None:
+                self.best, self.best_loss = population.best
+            yield {
+                **self.values(),
+                "candidate_loss": outcome.loss,
+                "candidate_accuracy": outcome.accuracy,
+                "different": len(written),
+            }
 
     def _begin(self) -> Population:
         task = self.task
-        return Population(task.space, "reduction" not in task.cells, task.seed, self.size, self.sample)
-
-    def _end_round(self, population: Population, loss: float) -> None:
-        best, best_loss = population.best
-        if best is not None:
-            self.found = candidates.indices_of(best, self.task.space)
-        self.losses = (loss, best_loss)
-
-    def values(self) -> Mapping[str, float]:
-        """`loss` of the genotype judged last and `best_loss` of all, once there are some."""
-        if self.trains_supernet:
-            return {} if self.found is None else {"best_loss": self.losses[1], "candidates": self.candidates}
-        return {"candidate_loss": self.losses[0], "best_loss": self.losses[1]}
-
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """`best_normal`, and `best_reduction` unless that cell is fixed: see `candidates.indices_of`; all -1
-        as long as there is none."""
-        import numpy as np
-
-        none = np.full(self.task.space.edge_count, -1, np.int32)
-        return {f"best_{kind}": none if self.found is None else self.found[kind] for kind in self.task.cells}
-
-    def extra_state(self) -> Mapping[str, np.ndarray]:
-        return {} if self.found is None else {**self.arrays(), "losses": _array(self.losses)}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        if state:
-            self.losses = tuple(float(loss) for loss in state["losses"])
-            self.found = {kind: state[f"best_{kind}"] for kind in self.task.cells}
-
-    def genotype(self, arrays: Mapping[str, np.ndarray], config: Config) -> Genotype:
-        found = {name.removeprefix("best_"): values for name, values in arrays.items() if "best_" in name}
-        if not found or any((values < 0).all() for values in found.values()):
-            raise UsageError(
-                "evolution: no genotype is judged yet; with fitness = weights they are after the last epoch"
-            )
-        return candidates.genotype_of(found, config.space)
-
-
-def _array(values: Any) -> np.ndarray:
-    import numpy as np
-
-    return np.array(values, np.float64)
+        return Population(task.space, self.fixed_reduction, task.seed, self.size, self.sample)
 
 
 STRATEGIES.register("evolution", Evolution)

@@ -43,7 +43,7 @@ def mutated(genotype: Genotype, space: SearchSpace, generator: random.Random) ->
 
 
 def ordered(genotype: Genotype) -> Genotype:
-    """The same genotype with the edges of each node by ascending input, so that equal ones are found equal."""
+    """The same cells, edges of a node by ascending input: genotypes with the same edges are equal then."""
     cells = [
         None if cell is None else tuple(tuple(sorted(node, key=lambda edge: edge.input)) for node in cell)
         for cell in (genotype.normal, genotype.reduction)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -61,6 +61,16 @@ class Race(Strategy):
     """
 
     section = RaceConfig
+    titles: ClassVar[Mapping[str, str]] = {
+        "trial_epochs": "Epochs of a training",
+        "candidates": "Candidates of the rung",
+        "failed": "Candidates that failed",
+        "best_loss": "Loss of the best candidate on $D_V$",
+        "best_accuracy": "Accuracy of the best candidate on $D_V$",
+        "median_loss": "Loss of the middle candidate on $D_V$",
+        "random_loss": "Loss of the best random cell on $D_V$",
+        "random_accuracy": "Accuracy of the best random cell on $D_V$",
+    }
     derives = False
     trains_supernet = False
 
@@ -76,6 +86,10 @@ class Race(Strategy):
             shown = ",".join(map(str, self.epochs))
             raise UsageError(f"race.epochs: found {shown}; each rung has more epochs than the one before")
         self.best: Candidate | None = None
+
+    @classmethod
+    def check_config(cls, config: Config) -> None:
+        cls.from_config(config)
 
     @classmethod
     def rounds(cls, config: Config) -> int:
@@ -103,9 +117,9 @@ class Race(Strategy):
             self.best, first = ranked[0]
             if math.isinf(first.loss):
                 raise RunError(
-                    f"race: all {len(ranked)} candidates failed in the rung of {epochs} epochs; the first one "
-                    f"because {first.failed}; lower race.learning_rate, or remove the files of search/trials "
-                    "to train them again"
+                    f"race: all {len(ranked)} candidates failed in the rung of {epochs} epochs, the first "
+                    f"one because {first.failed}; lower race.learning_rate, or remove the files of "
+                    "search/trials to train them again"
                 )
             yield _metrics(epochs, ranked)
             running = self._go_on(running, [candidate for candidate, _ in ranked])

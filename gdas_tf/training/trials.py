@@ -230,8 +230,9 @@ def check_recipe(config: Config) -> None:
     name = config.retrain.network
     if not NETWORKS.get(name).takes_genotype:
         raise UsageError(
-            f"retrain.network: found {name}, which is the same whatever the genotype; {config.search.strategy} "
-            "compares trained networks of genotypes; accepted is one that takes a genotype, as derived"
+            f"retrain.network: found {name}, which is the same whatever the genotype, and "
+            f"{config.search.strategy} compares networks of genotypes; accepted is one that takes a "
+            "genotype, as derived"
         )
 
 
