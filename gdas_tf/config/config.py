@@ -24,6 +24,7 @@ from gdas_tf.config.files import read_values, to_yaml
 from gdas_tf.config.messages import message, unknown
 from gdas_tf.config.names import strategy_sections
 from gdas_tf.config.option import Option
+from gdas_tf.config.own_values import with_own_values, without_own_values
 from gdas_tf.config.presets import PRESETS
 from gdas_tf.config.sections import (
     SECTIONS,
@@ -35,7 +36,8 @@ from gdas_tf.config.sections import (
     SearchConfig,
 )
 from gdas_tf.errors import UsageError
-from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces import custom
+from gdas_tf.spaces.base import CUSTOM, SearchSpace
 
 
 class Config(BaseModel):
@@ -68,7 +70,7 @@ class Config(BaseModel):
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**with_own_values(values))
         except ValidationError as error:
             raise UsageError(message(error, options())) from error
 
@@ -111,6 +113,20 @@ class Config(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_definition(self) -> Config:
+        search = self.search
+        if search.space == CUSTOM and search.definition is None:
+            raise UsageError(
+                f"search.space: {CUSTOM} is a space that a YAML file describes; name that file, as mine.yaml"
+            )
+        if search.space != CUSTOM and search.definition is not None:
+            raise UsageError(
+                f"search.definition: it describes the space {CUSTOM}, and search.space is {search.space}; "
+                f"leave it out, or set search.space to {CUSTOM}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_ranks(self) -> Config:
         ranks, space = self.derive.ranks, self.space
         if space.keep == "all":  # no rank is looked at
@@ -134,7 +150,10 @@ class Config(BaseModel):
             None if own and getattr(search, name) == fields[name].default else getattr(search, name)
             for name in ("operations", "nodes")
         )
-        space = SearchSpace.named(operations, nodes, space=search.space)
+        named: str | SearchSpace = search.space
+        if named == CUSTOM:
+            named = custom.make(search.definition or {}, "search.definition")
+        space = SearchSpace.named(operations, nodes, space=named)
         if space.keep == "all":
             return space
         # By the rule `pairs` a node may keep more pairs than it has inputs.
@@ -188,7 +207,8 @@ class Config(BaseModel):
     def override(self, values: Mapping[str, Any]) -> Config:
         """Returns a copy with other values, by dotted name: `{"search.epochs": 5, "seed": 1}`.
 
-        With another strategy, the section of the one before is left out.
+        With another strategy, the section of the one before is left out. With another search space, what it
+        says itself (`gdas_tf.config.own_values`) takes the place of what the one before said.
 
         Raises:
             UsageError: an unknown name or a bad value.
@@ -196,6 +216,9 @@ class Config(BaseModel):
         nested = self.model_dump()
         if values.get("search.strategy", self.search.strategy) != self.search.strategy:
             nested = {name: value for name, value in nested.items() if name in type(self).model_fields}
+        if values.get("search.space", self.search.space) != self.search.space:
+            nested = without_own_values(nested, self.space, values)
+            nested["search"]["definition"] = None
         for path, value in values.items():
             section, _, name = path.rpartition(".")
             holder = nested.setdefault(section, {}) if section else nested

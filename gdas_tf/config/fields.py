@@ -18,6 +18,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchem
 from pydantic_core import PydanticCustomError, core_schema
 
 from gdas_tf.config.names import hint, names
+from gdas_tf.errors import UsageError
+from gdas_tf.spaces.base import CUSTOM
+from gdas_tf.spaces.custom import is_file_name
+from gdas_tf.user_files import parse_yaml
 
 RULES = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 """How all parts of a configuration are checked. Nothing is built before a value is: `--help` needs none."""
@@ -76,6 +80,13 @@ class Registered:
         return value
 
 
+class SpaceName(Registered):
+    """Accepts the names of registered search spaces, and those of a YAML file that describes one."""
+
+    def _check(self, value: str) -> str:
+        return value if value == CUSTOM or is_file_name(value) else super()._check(value)
+
+
 def not_accepted(value: Any, accepted: tuple[Any, ...]) -> str:
     """Returns what to say of a value that is none of those accepted."""
     near = hint(value, [name for name in accepted if isinstance(name, str)])
@@ -108,6 +119,13 @@ def _whole_number(value: Any) -> Any:
         return value
 
 
+def _mapping(value: Any) -> Any:
+    try:
+        return parse_yaml(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def _none(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
@@ -117,6 +135,7 @@ Whole = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
 Colours = Annotated[Literal[1, 3], BeforeValidator(_whole_number)]
 IfAny = BeforeValidator(_none)
+Yaml = BeforeValidator(_mapping)
 Items = BeforeValidator(items)
 Formats = Annotated[
     tuple[Annotated[str, Registered("format")], ...], BeforeValidator(_every_format), Field(min_length=1)

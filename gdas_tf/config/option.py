@@ -78,7 +78,7 @@ class Option:
         """The type of the value, or of its elements: int, float, bool or str."""
         if self.choices:
             return type(self.choices[0])
-        return next(part for part in self._parts() if part in (int, float, bool, str))
+        return next((part for part in self._parts() if part in (int, float, bool, str)), str)
 
     @property
     def is_bool(self) -> bool:

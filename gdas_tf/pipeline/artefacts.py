@@ -31,6 +31,7 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
     Raises:
         UsageError: the file is missing, damaged, or doesn't fit the search space.
     """
+    from gdas_tf.spaces.genotype import Genotype
     from gdas_tf.strategies.base import STRATEGIES
 
     logits = load_logits(path)
@@ -43,7 +44,8 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
                 f"logits {path}: {name} has shape {list(values.shape)}, and the search space has {wanted[0]} "
                 f"edges and {wanted[1]} operations; set search.operations and search.nodes as searched"
             )
-    return STRATEGIES.get(config.search.strategy).from_config(config).genotype(last, config)
+    genotype = STRATEGIES.get(config.search.strategy).from_config(config).genotype(last, config)
+    return Genotype.of(space, genotype.normal, genotype.reduction, genotype.name)
 
 
 def load_logits(path: str | Path) -> dict[str, np.ndarray]:
