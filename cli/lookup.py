@@ -14,8 +14,8 @@ from gdas_tf.runs.run import Run
 
 _DESCRIPTION = """\
 Looks a genotype up in a table of the accuracies of all cells of a search space, as that of NAS-Bench-201: a
-CSV file with a column `cell` and columns of accuracies in percent. Prints the accuracies, the rank of the cell
-among all (1 is the best), and how many percent of the other cells are worse."""
+CSV file with a column `cell` and columns of accuracies in percent. Prints the accuracies, the rank of the
+cell among all (1 is the best), and how many percent of the other cells are worse."""
 
 _EXAMPLES = """\
   gdas-tf lookup "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_3x3~2|" \\

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
@@ -66,6 +66,8 @@ class Registered:
     """Accepts the names of a kind that are registered when the value is checked (gdas_tf.config.names)."""
 
     kind: str
+    besides: ClassVar[str] = ""
+    """What else is accepted, for messages."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
@@ -83,14 +85,18 @@ class Registered:
 class SpaceName(Registered):
     """Accepts the names of registered search spaces, and those of a YAML file that describes one."""
 
+    besides = ", or a YAML file that describes one"
+
     def _check(self, value: str) -> str:
         return value if value == CUSTOM or is_file_name(value) else super()._check(value)
 
 
-def not_accepted(value: Any, accepted: tuple[Any, ...]) -> str:
+def not_accepted(value: Any, accepted: tuple[Any, ...], besides: str = "") -> str:
     """Returns what to say of a value that is none of those accepted."""
     near = hint(value, [name for name in accepted if isinstance(name, str)])
-    return f"found {value!r}; accepted: {', '.join(map(str, accepted))}" + (f"; {near}" if near else "")
+    return f"found {value!r}; accepted: {', '.join(map(str, accepted))}{besides}" + (
+        f"; {near}" if near else ""
+    )
 
 
 def items(value: Any) -> Any:

@@ -74,6 +74,11 @@ class Option:
         return ()
 
     @property
+    def besides(self) -> str:
+        """What is accepted besides the choices, for messages."""
+        return next((mark.besides for mark in self._marks(Registered)), "")
+
+    @property
     def kind(self) -> type:
         """The type of the value, or of its elements: int, float, bool or str."""
         if self.choices:

@@ -52,18 +52,9 @@ def draw_truth(accuracies: Sequence[float | None], best: float, title: str, path
             horizontalalignment="right",
             verticalalignment="bottom",
         )
-        last = len(accuracies) - 1
-        axes.annotate(
-            f"{values[-1]:.2f}%",
-            (last, values[-1]),
-            (0, -5),
-            textcoords="offset points",
-            fontsize=9.0,
-            fontweight="bold",
-            horizontalalignment="right",
-            verticalalignment="top",
-        )
-        axes.set(title=title, xlabel="epoch", xlim=(0, max(last, 1) * 1.03))
+        last = len(values) - 1
+        found = "" if math.isnan(values[-1]) else f", last {values[-1]:.2f}%"
+        axes.set(title=title + found, xlabel="epoch", xlim=(0, max(last, 1) * 1.03))
         lowest, highest = min(known, default=best), max(*known, best)
         room = max(highest - lowest, 1.0)
         axes.set_ylim(max(0.0, lowest - 0.15 * room), min(101.0, highest + 0.15 * room))

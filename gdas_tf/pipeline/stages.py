@@ -361,7 +361,7 @@ def _draw_truth(curve: list[float | None], run: Run, table: Table) -> None:
     from gdas_tf.drawing.truth import draw_truth
 
     column = table.column(run.config.search.table_column)
-    title = f"True accuracy of the cell of each epoch ({column})"
+    title = f"True accuracy of each epoch's cell: {column}"
     draw_truth(curve, table.best(column), title, run.file("pictures/true_accuracy.png"))
 
 

@@ -89,7 +89,7 @@ def make(definition: Mapping[str, Any], what: str = "search space") -> SearchSpa
             f"{what}: operations is missing; name {', '.join(OPERATION_SETS)}, or a list of operations"
         )
     values["operations"] = _operations(values["operations"], what)
-    values |= _kept(values)
+    values |= _kept(values, what)
     try:
         return SearchSpace(name=CUSTOM, **values)
     except UsageError as error:
@@ -117,14 +117,17 @@ def _operations(value: Any, what: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _kept(values: dict[str, Any]) -> dict[str, Any]:
+def _kept(values: dict[str, Any], what: str) -> dict[str, Any]:
     """The fields `keep` and `inputs_per_node`, of the key `keep`: a number of edges, or "all"."""
     keep = values.pop("keep", None)
     if keep == "all":
         return {"keep": "all"}
     if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int)):
-        raise UsageError(f"search space: keep is {keep!r}; accepted are all, or a number of edges")
+        raise UsageError(f"{what}: keep is {keep!r}; accepted are all, or a number of edges")
     inputs, nodes = values.get("inputs", 2), values.get("nodes", 4)
-    if keep is None and all(isinstance(number, int) for number in (inputs, nodes)):
-        keep = max(1, min(2, inputs + nodes - 1))
-    return {} if keep is None else {"inputs_per_node": keep}
+    if not all(isinstance(number, int) for number in (inputs, nodes)):
+        return {}  # whoever makes the space names it
+    most = max(1, inputs + nodes - 1)
+    if keep is not None and not 1 <= keep <= most:
+        raise UsageError(f"{what}: keep is {keep}; accepted are all, or 1 to {most} edges of the last node")
+    return {"inputs_per_node": min(2, most) if keep is None else keep}

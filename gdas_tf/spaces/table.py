@@ -1,8 +1,8 @@
 """A table of the accuracies of all cells of a space, by which what a search has found can be judged.
 
-It is a CSV file with a column `cell`, the cells in the notation of NAS-Bench-201, and columns of accuracies in
-percent, whose names have one of the words `test`, `val`, `acc` or `accuracy` in them; `params` is the number
-of weights. Other columns are passed over.
+It is a CSV file with a column `cell`, the cells in the notation of NAS-Bench-201, and columns of accuracies
+in percent, whose names have one of the words `test`, `val`, `acc` or `accuracy` in them; `params` is the
+number of weights. Other columns are passed over.
 
 Example:
     >>> table = Table.load("nb201.csv")  # doctest: +SKIP
