@@ -9,12 +9,14 @@ from gdas_tf import pipeline
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result
 from gdas_tf.cli.job import open_job
+from gdas_tf.cli.lookup import describe
 from gdas_tf.errors import UsageError
 
 _DESCRIPTION = """\
 Chooses the genotype from the logits of a search: of each node, the edges with the most probable operations,
 or, with --derive-rule pairs, the most probable of all operations on all its edges. Prints it in the short
-notation, and writes it to the run directory."""
+notation, of NAS-Bench-201 in that benchmark's, and writes it to the run directory. With --search-table it
+prints the true accuracy, too."""
 
 _EXAMPLES = """\
   gdas-tf derive runs/digits-quick
@@ -22,6 +24,15 @@ _EXAMPLES = """\
   gdas-tf derive runs/digits-quick --derive-rule pairs --derive-ranks 3,4
   gdas-tf derive --logits runs/digits-quick/search/logits.npz --derive-ranks 2,3 --output other.json
 """
+
+
+_SEARCHED = (
+    "search.space",
+    "search.operations",
+    "search.nodes",
+    "search.table",
+    "search.table_column",
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--output", metavar="FILE", help="with --logits: where to write the genotype, .json or .txt"
     )
-    options.add_config(parser, "derive", fields=("search.operations", "search.nodes"))
+    options.add_config(parser, "derive", fields=_SEARCHED)
     options.add_common(parser)
 
 
@@ -46,8 +57,11 @@ def main(args: argparse.Namespace) -> int:
     if (directory is None) == (args.logits is None):
         raise UsageError("derive: give a run directory, or --logits FILE.npz")
     if directory is None:
-        genotype = pipeline.genotype_of_logits(args.logits, options.resolve_config(args))
+        config = options.resolve_config(args)
+        genotype = pipeline.genotype_of_logits(args.logits, config)
         result: dict[str, Any] = {"genotype": genotype.to_text(), "files": {}}
+        if (table := pipeline.open_table(config)) is not None:
+            result["truth"] = pipeline.look_up(genotype, table, config.search.table_column)
         if args.output:
             genotype.save(args.output)
             result["files"] = {"genotype": args.output}
@@ -56,5 +70,8 @@ def main(args: argparse.Namespace) -> int:
     else:
         with open_job(args, directory) as job:
             result = {"run_directory": str(job.run.path), **pipeline.run_derivation(job)}
-    print_result(args.json, result, "\n".join([result["genotype"], *result["files"].values()]))
+    lines = [result["genotype"], *result["files"].values()]
+    if truth := result.get("truth"):
+        lines.append(f"true accuracy ({truth['column']}): {describe(truth)}")
+    print_result(args.json, result, "\n".join(lines))
     return 0

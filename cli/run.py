@@ -10,6 +10,7 @@ from gdas_tf import pipeline
 from gdas_tf.cli import options
 from gdas_tf.cli.console import duration, print_result, table
 from gdas_tf.cli.job import new_job
+from gdas_tf.cli.lookup import describe
 from gdas_tf.config.sections import SECTIONS
 from gdas_tf.runs.run import FILES
 
@@ -63,6 +64,7 @@ def _summarize(job: pipeline.Job, results: dict[str, Any], seconds: float) -> di
         "test_accuracy": results["evaluate"]["accuracy"],
         "test_images": results["evaluate"]["images"],
         "parameters": results["evaluate"]["parameters"],
+        "truth": results["derive"].get("truth"),
         "onnx_file": None,
         "onnx_bytes": None,
         "latency": None,
@@ -88,6 +90,8 @@ def _table(summary: dict[str, Any]) -> str:
         ("test accuracy", f"{summary['test_accuracy']:.2%} of {summary['test_images']} images"),
         ("parameters", f"{summary['parameters']:,}"),
     ]
+    if truth := summary["truth"]:
+        rows.insert(1, (f"true accuracy, {truth['column']}", describe(truth)))
     if summary["onnx_file"] is not None:
         latency, throughput = summary["latency"], summary["throughput"]
         rows += [

@@ -41,10 +41,13 @@ from gdas_tf.pipeline.stages import (
     run_retraining,
     run_search,
 )
+from gdas_tf.pipeline.truth import look_up, open_table
+from gdas_tf.spaces.table import Table
 
 __all__ = [
     "STAGES",
     "Job",
+    "Table",
     "begin",
     "check_before_start",
     "common_record",
@@ -56,7 +59,9 @@ __all__ = [
     "go_on",
     "load_data",
     "load_model",
+    "look_up",
     "measure_files",
+    "open_table",
     "parse_genotype",
     "read_genotype",
     "run_all",

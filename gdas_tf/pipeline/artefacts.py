@@ -34,6 +34,7 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
     Raises:
         UsageError: the file is missing, damaged, or doesn't fit the strategy or the search space.
     """
+    from gdas_tf.spaces.genotype import Genotype
     from gdas_tf.strategies.base import STRATEGIES
 
     name = config.search.strategy
@@ -43,12 +44,13 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
         check_logits(path, arrays, config.space)
     last = {key: values[-1] if _has_epochs(key, values) else values for key, values in arrays.items()}
     try:
-        return kind.from_config(config).genotype(last, config)
+        genotype = kind.from_config(config).genotype(last, config)
     except KeyError as error:
         raise UsageError(
             f"logits {path}: found {', '.join(arrays)}, and the strategy {name} needs {error.args[0]}; set "
             "search.strategy as searched"
         ) from error
+    return Genotype.of(config.space, genotype.normal, genotype.reduction, genotype.name)
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:

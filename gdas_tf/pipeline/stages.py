@@ -24,6 +24,7 @@ from gdas_tf.pipeline.artefacts import (
     verified_accuracies,
 )
 from gdas_tf.pipeline.job import Job
+from gdas_tf.pipeline.truth import look_up, open_table, true_curve
 from gdas_tf.runs.journal import Journal
 from gdas_tf.runs.run import Run
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.data.identity import DataIdentity
     from gdas_tf.spaces.genotype import Genotype
+    from gdas_tf.spaces.table import Table
 
 
 def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | None = None) -> None:
@@ -51,6 +53,7 @@ def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | Non
     from gdas_tf import preflight
 
     try:
+        open_table(job.config)
         preflight.check_before_start(job.config, job.data, stages, genotype, job.run.path)
     except (UsageError, RunError):
         if job.config_before not in (None, job.config):
@@ -134,7 +137,9 @@ def run_derivation(job: Job) -> dict[str, Any]:
     """Chooses the genotype from the logits of the last epoch.
 
     Returns:
-        `genotype` in the short notation, and `files`.
+        `genotype` in its notation, and `files`; with a table of true accuracies (`search.table`) also
+        `truth`: what `gdas_tf.pipeline.truth.look_up` returns, and `epochs`, the accuracies of the cells that
+        the search would have given before its first epoch and after each.
 
     Raises:
         UsageError: there are no logits yet, or a network was trained with another genotype in this run.
@@ -144,9 +149,14 @@ def run_derivation(job: Job) -> dict[str, Any]:
     if not logits.exists():
         raise MissingStageError(run.path, "no logits", "search")
     genotype = genotype_of_logits(logits, job.config)
+    truth = {}
+    if (table := open_table(job.config)) is not None:
+        column = job.config.search.table_column
+        curve = true_curve(load_arrays(logits), job.config, table, column)
+        truth = {"truth": {**look_up(genotype, table, column), "epochs": curve}}
     set_genotype(run, genotype)
     job.record()
-    return {"genotype": genotype.to_text(), "files": _files(run, "genotype.json")}
+    return {"genotype": genotype.to_text(), "files": _files(run, "genotype.json"), **truth}
 
 
 def run_retraining(job: Job) -> dict[str, Any]:
@@ -260,6 +270,10 @@ def run_drawing(job: Job) -> dict[str, Any]:
     pictures = []
     if run.begun("search") and run.file("search/logits.npz").exists():
         pictures += _draw_search(run)
+        if (table := open_table(run.config)) is not None:
+            arrays = load_arrays(run.file("search/logits.npz"))
+            pictures.append(run.file("pictures/true_accuracy.png"))
+            _draw_truth(true_curve(arrays, run.config, table, run.config.search.table_column), run, table)
     if run.file("genotype.json").exists():
         pictures += draw_cells(read_genotype(run), run.file("pictures"))
     if run.metrics("retrain"):
@@ -359,6 +373,14 @@ def _draw_search(run: Run) -> list[Path]:
     candidates = Journal(run.file("search/candidates.jsonl")).read()
     rounds = "epoch" if strategy.trains_supernet else "round"
     return [picture] if draw_progress(metrics, candidates, strategy.titles, picture, rounds) else []
+
+
+def _draw_truth(curve: list[float | None], run: Run, table: Table) -> None:
+    from gdas_tf.drawing.truth import draw_truth
+
+    column = table.column(run.config.search.table_column)
+    title = f"True accuracy of each epoch's cell: {column}"
+    draw_truth(curve, table.best(column), title, run.file("pictures/true_accuracy.png"))
 
 
 def _check_begun(job: Job, stage: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 import re
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
-from gdas_tf.spaces.base import INPUTS, OUTPUTS, Output, SearchSpace
+from gdas_tf.spaces.base import BETWEEN, INPUTS, OUTPUTS, Between, Output, SearchSpace
 from gdas_tf.spaces.nasbench201 import NASBENCH201
 from gdas_tf.spaces.notation import (
     ABOUT,
@@ -24,6 +23,7 @@ from gdas_tf.spaces.notation import (
     cell_from_text,
     cell_to_bars,
     cell_to_text,
+    format_json,
     is_bars,
     show,
     words,
@@ -70,6 +70,8 @@ class Genotype:
         output: what a cell gives: "concatenation" of its nodes, or its "last" node.
         space: name of the search space whose networks it is for, or None, which stands for "darts". The edges
             of a node of "nasbench201" are brought to the order of their inputs.
+        between: what such networks have between two blocks where there is no reduction cell, see
+            `SearchSpace`.
 
     Raises:
         UsageError: the cells are not valid; the message names the place.
@@ -89,6 +91,7 @@ class Genotype:
     inputs: int = 2
     output: Output = "concatenation"
     space: str | None = dataclasses.field(default=None, compare=False)
+    between: Between = dataclasses.field(default="frc", compare=False)
 
     def __post_init__(self) -> None:
         if self.inputs not in INPUTS or isinstance(self.inputs, bool | float):
@@ -96,11 +99,14 @@ class Genotype:
                 f"genotype: inputs is {show(self.inputs)}; accepted are {' and '.join(map(str, INPUTS))}, "
                 "the number of cells before whose outputs a cell takes"
             )
-        if self.output not in OUTPUTS:
-            raise UsageError(
-                f"genotype: output is {show(self.output)}; accepted are {', '.join(OUTPUTS)} (what a cell "
-                "makes of its nodes)"
-            )
+        for what, value, accepted, about in (
+            ("output", self.output, OUTPUTS, "what a cell makes of its nodes"),
+            ("between", self.between, BETWEEN, "what stands between two blocks"),
+        ):
+            if value not in accepted:
+                raise UsageError(
+                    f"genotype: {what} is {show(value)}; accepted are {', '.join(accepted)} ({about})"
+                )
         for what, text in (("name", self.name), ("space", self.space)):
             if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
                 raise UsageError(f"genotype: {what} is {text!r}; accepted are letters, digits and _.+-")
@@ -258,20 +264,15 @@ class Genotype:
         for key in about:
             if key not in ("name", "space"):
                 raise UsageError(f"genotype: found {show(key)} before a {CELL}; accepted are name and space")
-        return cls(
-            cell_from_bars(cell),
-            None,
-            about.get("name"),
-            inputs=1,
-            output="last",
-            space=about.get("space", NASBENCH201.name),
-        )
+        space = about.get("space", NASBENCH201.name)
+        of = {"name": about.get("name"), "space": space, "between": NASBENCH201.between}
+        return cls(cell_from_bars(cell), None, inputs=1, output="last", **of)
 
     @classmethod
     def of(cls, space: SearchSpace, normal: Any, reduction: Any = None, name: str | None = None) -> Genotype:
         """Returns the genotype of cells of a search space: with its inputs, its output and its name."""
         named = None if space.name == "darts" else space.name
-        return cls(normal, reduction, name, space.inputs, space.output, named)
+        return cls(normal, reduction, name, space.inputs, space.output, named, space.between)
 
     def save(self, path: str | Path) -> None:
         """Writes a file, atomically: JSON for the suffix .json, the short notation for .txt.
@@ -284,7 +285,7 @@ class Genotype:
 
         path = Path(path)
         _check_suffix(path)
-        atomic_write(path, _format_json(self.to_json()) if path.suffix == ".json" else self.to_text() + "\n")
+        atomic_write(path, format_json(self.to_json()) if path.suffix == ".json" else self.to_text() + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Genotype:
@@ -429,18 +430,6 @@ def _check_suffix(path: Path) -> None:
         raise UsageError(
             f"genotype {path}: unknown suffix {path.suffix!r}; accepted are {', '.join(SUFFIXES)}"
         )
-
-
-def _format_json(value: Mapping[str, Any]) -> str:
-    """JSON with one node a line."""
-    entries = []
-    for key, content in value.items():
-        if isinstance(content, list):
-            nodes = ",\n".join(f"    {json.dumps(node)}" for node in content)
-            entries.append(f"  {json.dumps(key)}: [\n{nodes}\n  ]")
-        else:
-            entries.append(f"  {json.dumps(key)}: {json.dumps(content)}")
-    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def _count(number: int, noun: str) -> str:

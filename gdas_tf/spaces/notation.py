@@ -9,8 +9,10 @@ and put together.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
@@ -20,7 +22,7 @@ FIXED = "fixed"
 NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
 BARS = "|OP~INPUT|+|OP~INPUT|OP~INPUT|+…"
 """The notation of NAS-Bench-201."""
-ABOUT = ("name", "space", "inputs", "output")
+ABOUT = ("name", "space", "inputs", "output", "between")
 KEYS = (*ABOUT, "normal", "reduction")
 """What is written of a genotype, as JSON and in the short notation; `ABOUT` may be left out."""
 CELL = "cell"
@@ -147,6 +149,18 @@ def _edge_from_text(text: str, place: str) -> tuple[str, int]:
             f"genotype: {place}: unknown operation {show(operation)}; accepted are {', '.join(names)}"
         )
     return names[operation], int(source)
+
+
+def format_json(value: Mapping[str, Any]) -> str:
+    """Returns JSON of a genotype with one node a line."""
+    entries = []
+    for key, content in value.items():
+        if isinstance(content, list):
+            nodes = ",\n".join(f"    {json.dumps(node)}" for node in content)
+            entries.append(f"  {json.dumps(key)}: [\n{nodes}\n  ]")
+        else:
+            entries.append(f"  {json.dumps(key)}: {json.dumps(content)}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def show(value: object) -> str:

@@ -257,7 +257,7 @@ def test_bad_names(name: object):
         ({"normal": CELL, "reduction": "fix"}, "reduction cell: found 'fix'"),
         (
             {"normal": CELL, "reduction": "fixed", "reduce": []},
-            "unknown key 'reduce'; accepted are name, space, inputs, output, normal",
+            "unknown key 'reduce'; accepted are name, space, inputs, output, between, normal",
         ),
         ({"normal": CELL, "reduction": "fixed", "name": 3}, "name is 3"),
     ],
