@@ -55,7 +55,7 @@ def draw_truth(accuracies: Sequence[float | None], best: float, title: str, path
         last = len(values) - 1
         found = "" if math.isnan(values[-1]) else f", last {values[-1]:.2f}%"
         axes.set(title=title + found, xlabel="epoch", xlim=(0, max(last, 1) * 1.03))
-        lowest, highest = min(known, default=best), max(*known, best)
+        lowest, highest = min(known, default=best), max([*known, best])
         room = max(highest - lowest, 1.0)
         axes.set_ylim(max(0.0, lowest - 0.15 * room), min(101.0, highest + 0.15 * room))
         axes.grid(axis="y", color="#e6e9ed", linewidth=0.8)

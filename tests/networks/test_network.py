@@ -18,6 +18,7 @@ from gdas_tf.networks.drop_path import DropPathFactors
 from gdas_tf.networks.fast_layers import FusedBatchNormalization, TrainingDepthwiseConv2D
 from gdas_tf.networks.registry import copy_weights
 from gdas_tf.operations.base import OPERATIONS, Operation
+from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 from gdas_tf.spaces.macro import stack
 
@@ -434,7 +435,7 @@ def test_drop_path_is_on_all_edges_but_the_identity() -> None:
 
 
 def test_a_factor_of_drop_path_without_its_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = list(builder.droppable_paths(TINY, stack(4, 1)))
+    paths = list(builder.droppable_paths(TINY, stack(4, 1), SearchSpace()))
     assert len(paths) == 3 * 1 + 2 * 2
     monkeypatch.setattr(derived, "droppable_paths", lambda *_: [*paths, "cell9_node0_edge0_conv_1x1"])
     with pytest.raises(AssertionError, match="cell9_node0_edge0_conv_1x1"):
