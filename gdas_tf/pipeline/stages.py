@@ -16,7 +16,7 @@ from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.pipeline.artefacts import (
     draw_cells,
     genotype_of_logits,
-    load_logits,
+    load_arrays,
     load_model,
     model_file,
     read_genotype,
@@ -24,6 +24,7 @@ from gdas_tf.pipeline.artefacts import (
     verified_accuracies,
 )
 from gdas_tf.pipeline.job import Job
+from gdas_tf.runs.metrics import read_lines
 from gdas_tf.runs.run import Run
 
 if TYPE_CHECKING:
@@ -253,14 +254,20 @@ def run_drawing(job: Job) -> dict[str, Any]:
     Raises:
         UsageError: there is nothing to draw yet.
     """
+    from gdas_tf.drawing.candidates import draw_candidates
     from gdas_tf.drawing.curves import draw_retraining, draw_search
 
     run = job.run
     pictures = []
     if run.begun("search") and run.file("search/logits.npz").exists():
-        logits = load_logits(run.file("search/logits.npz"))
-        pictures.append(run.file("pictures/search.png"))
-        draw_search(run.metrics("search"), logits, run.config.space, pictures[-1])
+        logits = load_arrays(run.file("search/logits.npz"))
+        if "normal" in logits:
+            pictures.append(run.file("pictures/search.png"))
+            draw_search(run.metrics("search"), logits, run.config.space, pictures[-1])
+    candidates = read_lines(run.file("search/candidates.jsonl"))
+    if any(line.get("loss") is not None for line in candidates):
+        pictures.append(run.file("pictures/candidates.png"))
+        draw_candidates(candidates, pictures[-1])
     if run.file("genotype.json").exists():
         pictures += draw_cells(read_genotype(run), run.file("pictures"))
     if run.metrics("retrain"):
