@@ -20,6 +20,7 @@ from gdas_tf.cli.main import main
 from gdas_tf.config.config import Config
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.runs.journal import Journal
+from gdas_tf.runs.metrics import read_lines
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 from gdas_tf.strategies.base import Task
