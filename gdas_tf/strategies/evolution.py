@@ -21,12 +21,13 @@ from gdas_tf.strategies import candidates
 from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task
 from gdas_tf.strategies.choosing import ChoosingStrategy
 from gdas_tf.strategies.mutation import mutated, ordered
-from gdas_tf.strategies.trial_fields import TrialFields
+from gdas_tf.strategies.trial_fields import TrialFields, check_trials
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from gdas_tf.config.config import Config
+    from gdas_tf.data.dataset import DataSet
     from gdas_tf.spaces.base import SearchSpace
     from gdas_tf.spaces.genotype import Genotype
     from gdas_tf.training.search_model import SearchModel
@@ -164,6 +165,10 @@ class Evolution(ChoosingStrategy):
     @classmethod
     def check_config(cls, config: Config) -> None:
         cls.from_config(config)
+
+    def check(self, config: Config, data: DataSet) -> None:
+        if self.fitness == "training":
+            check_trials(config, data)
 
     @classmethod
     def rounds(cls, config: Config) -> int:

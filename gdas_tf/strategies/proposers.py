@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,14 +70,12 @@ def candidates_of(
 def _random(count: int, first: int, space: SearchSpace, seed: int, fixed_reduction: bool) -> list[Candidate]:
     kind = "fixed" if fixed_reduction else "searched"
     allow_none = space.keep == "all"  # there it is an operation as any other
-    return [
-        Candidate(
-            f"random-{number}",
-            random_genotype(space, 1_000_003 * seed + number, kind, allow_none),
-            random=True,
-        )
-        for number in range(first, first + count)
-    ]
+    found = []
+    for number in range(first, first + count):
+        genotype = random_genotype(space, 1_000_003 * seed + number, kind, allow_none)
+        label = f"{RANDOM}-{number}"
+        found.append(Candidate(label, dataclasses.replace(genotype, name=label), random=True))
+    return found
 
 
 def _count(text: str, count: str) -> int:

@@ -15,7 +15,7 @@ from gdas_tf.config.fields import Items, Metavar, Number, Text, Whole
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.strategies.base import STRATEGIES, Paths, Strategy, Task
 from gdas_tf.strategies.proposers import Candidate, candidates_of
-from gdas_tf.strategies.trial_fields import TrialFields
+from gdas_tf.strategies.trial_fields import TrialFields, check_trials
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,6 +97,7 @@ class Race(Strategy):
         return len(config.strategy.epochs)
 
     def check(self, config: Config, data: DataSet) -> None:
+        check_trials(config, data)
         fixed = config.search.reduction == "fixed"
         candidates_of(self.texts, config.space, config.seed, fixed)
 

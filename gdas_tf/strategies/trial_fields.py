@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from gdas_tf.config.fields import Free, IfAny, Number, Section, Whole
+from gdas_tf.errors import UsageError
+
+if TYPE_CHECKING:
+    from gdas_tf.config.config import Config
+    from gdas_tf.data.dataset import DataSet
 
 _Size = Annotated[Annotated[Whole, Field(ge=1)] | None, IfAny]
 
@@ -38,3 +43,27 @@ class TrialFields(Section):
     jobs: Annotated[Whole, Free()] = Field(
         1, ge=1, le=256, description="trainings side by side; what comes out does not depend on it"
     )
+
+
+def check_trials(config: Config, data: DataSet) -> None:
+    """Find out before the first training what would fail in it.
+
+    Raises:
+        UsageError: CutOut's square is as big as an image, or `retrain.network` is a network that is the same
+            for every genotype; the message names the field.
+    """
+    from gdas_tf.data.augmentation import Augmentation
+    from gdas_tf.networks.registry import NETWORKS
+
+    network = config.retrain.network
+    if not NETWORKS.get(network).takes_genotype:
+        raise UsageError(
+            f"retrain.network: found {network}, which is the same whatever the genotype, and "
+            f"{config.search.strategy} compares networks of genotypes; accepted is one that takes a "
+            "genotype, as derived"
+        )
+    name, cutout = f"{config.search.strategy}.cutout", config.strategy.cutout
+    try:
+        Augmentation(cutout=cutout, mean=data.mean).check(data.image_shape)
+    except UsageError as error:
+        raise UsageError(f"{name}: {str(error).partition(': ')[2]}") from error

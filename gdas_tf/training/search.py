@@ -135,6 +135,7 @@ def _search_without_supernet(
     strategy.build(Task(config.space, dict.fromkeys(kinds, 0), config.seed))
     record_data(run, "search", data)
     if not resume:
+        strategy.check(config, data)
         shutil.rmtree(run.file("search/trials"), ignore_errors=True)
         run.file("search/candidates.json").unlink(missing_ok=True)
         run.truncate_metrics("search", 0)

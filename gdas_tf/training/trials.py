@@ -22,9 +22,9 @@ import numpy as np
 from gdas_tf.data.dataset import DataSet, Split
 from gdas_tf.errors import UsageError
 from gdas_tf.files import plain, read_json, write_json
-from gdas_tf.networks.registry import NETWORKS
 from gdas_tf.notes import progress
 from gdas_tf.runs.arithmetic import about_arithmetic
+from gdas_tf.strategies.trial_fields import TrialFields
 from gdas_tf.training.workers import WorkerDied, Workers
 
 if TYPE_CHECKING:
@@ -94,11 +94,8 @@ class Trials:
     def __init__(self, config: Config, data: DataSet, run: Run) -> None:
         self.config, self.run = config, run
         self.folder = run.file("search/trials")
-        own = config.strategy
-        self.images, self.validation_images = (
-            getattr(own, name, None) for name in ("images", "validation_images")
-        )
-        check_recipe(config)
+        own = _own(config)
+        self.images, self.validation_images = own.images, own.validation_images
         # The test images stay here.
         train = DataSet(
             data.name, data.class_names, data.train, _without_images(data.train), data.mean, data.std
@@ -111,7 +108,7 @@ class Trials:
             "validation_images": self.validation_images,
         }
         self._identity = hashlib.sha256(data.train.hashes.tobytes() + data.train.labels.tobytes()).hexdigest()
-        self._workers = Workers(setup, getattr(own, "jobs", 1))
+        self._workers = Workers(setup, own.jobs)
         self._pending: dict[str, Pending] = {}
 
     def __enter__(self) -> Trials:
@@ -208,8 +205,8 @@ class Trials:
 
 def trial_config(config: Config, epochs: int) -> Config:
     """The configuration by which a candidate is trained for some epochs."""
-    own = config.strategy
-    changed = {name: getattr(own, name, None) for name in OWN}
+    own = _own(config)
+    changed = {name: getattr(own, name) for name in OWN}
     return config.override(
         {
             "retrain.epochs": epochs,
@@ -221,19 +218,9 @@ def trial_config(config: Config, epochs: int) -> Config:
     )
 
 
-def check_recipe(config: Config) -> None:
-    """Makes sure that what is trained is made of a genotype.
-
-    Raises:
-        UsageError: `retrain.network` is a network that is the same for every genotype.
-    """
-    name = config.retrain.network
-    if not NETWORKS.get(name).takes_genotype:
-        raise UsageError(
-            f"retrain.network: found {name}, which is the same whatever the genotype, and "
-            f"{config.search.strategy} compares networks of genotypes; accepted is one that takes a "
-            "genotype, as derived"
-        )
+def _own(config: Config) -> TrialFields:
+    """The fields of the strategy's section, or their defaults where it has none of them."""
+    return config.strategy if isinstance(config.strategy, TrialFields) else TrialFields()
 
 
 def _outcome(values: dict[str, Any]) -> Outcome:
