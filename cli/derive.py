@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import print_result
+from gdas_tf.cli.console import columns, print_result, warn
 from gdas_tf.cli.job import open_job
 from gdas_tf.errors import UsageError
 
 _DESCRIPTION = """\
 Chooses the genotype from the logits of a search: of each node, the edges with the most probable operations,
 or, with --derive-rule pairs, the most probable of all operations on all its edges. Prints it in the short
-notation, and writes it to the run directory."""
+notation, with how sure the search is of each edge, and writes it to the run directory."""
 
 _EXAMPLES = """\
   gdas-tf derive runs/digits-quick
@@ -47,7 +48,8 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("derive: give a run directory, or --logits FILE.npz")
     if directory is None:
         genotype = pipeline.genotype_of_logits(args.logits, options.resolve_config(args))
-        result: dict[str, Any] = {"genotype": genotype.to_text(), "files": {}}
+        certain = pipeline.how_certain(Path(args.logits), options.resolve_config(args), genotype)
+        result: dict[str, Any] = {"genotype": genotype.to_text(), **certain, "files": {}}
         if args.output:
             genotype.save(args.output)
             result["files"] = {"genotype": args.output}
@@ -56,5 +58,34 @@ def main(args: argparse.Namespace) -> int:
     else:
         with open_job(args, directory) as job:
             result = {"run_directory": str(job.run.path), **pipeline.run_derivation(job)}
-    print_result(args.json, result, "\n".join([result["genotype"], *result["files"].values()]))
+    warn(result["warnings"])
+    parts = [result["genotype"], *_edges(result["edges"]), *result["files"].values()]
+    print_result(args.json, result, "\n".join(parts))
     return 0
+
+
+def _edges(edges: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The lines of a table of how sure the search is of each edge."""
+    if not edges:
+        return []
+    rows = [("cell", "node", "input", "kept", "best", "second", "margin", "noise", "")]
+    for kind, each in edges.items():
+        for edge in each:
+            rows.append(
+                (
+                    kind,
+                    str(edge["node"]),
+                    str(edge["input"]),
+                    "yes" if edge["kept"] else "",
+                    edge["best"],
+                    edge["second"] or "-",
+                    "-" if edge["margin"] is None else f"{edge['margin']:.4f}",
+                    "-" if edge["noise"] is None else f"{edge['noise']:.4f}",
+                    "coin flip" if edge["coin_flip"] else "none is better" * edge["none_is_best"],
+                )
+            )
+    about = (
+        "how sure the search is: the logit of the best operation less that of the second (margin), and how"
+    )
+    about += "\nfar this strays by chance in the last quarter of the epochs (noise)"
+    return ["", *about.splitlines(), columns(rows), ""]

@@ -23,6 +23,7 @@ from gdas_tf.pipeline.artefacts import (
     set_genotype,
     verified_accuracies,
 )
+from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job
 from gdas_tf.runs.run import Run
 
@@ -97,7 +98,7 @@ def run_search(job: Job) -> dict[str, Any]:
     Returns:
         `epochs`, `accuracy` (of the last epoch, where weights learn), `architecture_accuracy` (where the
         logits learn), `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all
-        epochs, and `files`.
+        epochs, `warnings` (lines on a result that is a coin flip or degenerate), and `files`.
 
     Raises:
         UsageError: the search has begun and the job does not resume, or the data have changed since.
@@ -123,6 +124,7 @@ def run_search(job: Job) -> dict[str, Any]:
         "architecture_accuracy": last.get("architecture_accuracy"),
         "normal_entropy": [line["normal_entropy"] for line in (first, last) if "normal_entropy" in line],
         "seconds": sum(line["seconds"] for line in run.metrics("search")),
+        "warnings": how_certain(run.file("search/logits.npz"), job.config)["warnings"],
         "files": _files(run, "search/metrics.jsonl", "search/logits.npz"),
     }
 
@@ -131,7 +133,8 @@ def run_derivation(job: Job) -> dict[str, Any]:
     """Chooses the genotype from the logits of the last epoch.
 
     Returns:
-        `genotype` in the short notation, and `files`.
+        `genotype` in the short notation, `edges` and `warnings` as `gdas_tf.pipeline.certainty.how_certain`
+        gives them, and `files`.
 
     Raises:
         UsageError: there are no logits yet, or a network was trained with another genotype in this run.
@@ -143,7 +146,8 @@ def run_derivation(job: Job) -> dict[str, Any]:
     genotype = genotype_of_logits(logits, job.config)
     set_genotype(run, genotype)
     job.record()
-    return {"genotype": genotype.to_text(), "files": _files(run, "genotype.json")}
+    certain = how_certain(logits, job.config, genotype)
+    return {"genotype": genotype.to_text(), **certain, "files": _files(run, "genotype.json")}
 
 
 def run_retraining(job: Job) -> dict[str, Any]:
