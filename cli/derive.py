@@ -87,5 +87,5 @@ def _edges(edges: dict[str, list[dict[str, Any]]]) -> list[str]:
     about = (
         "how sure the search is: the logit of the best operation less that of the second (margin), and how"
     )
-    about += "\nfar this strays by chance in the last quarter of the epochs (noise)"
+    about += "\nfar this would stray in as many epochs by chance (noise)"
     return ["", *about.splitlines(), columns(rows), ""]

@@ -1,9 +1,9 @@
 """How sure a search is of what it found: edge by edge, and warnings where its result is not worth the name.
 
 Of each edge the logits of the best and of the second operation are compared. Their difference after the
-last epoch is the margin. Its noise is how far it strays by chance: the standard deviation of its changes from
-epoch to epoch over the last quarter of the epochs, times the square root of their number. An edge whose
-margin is below its noise might have been decided otherwise by a search that ended somewhat sooner or later.
+last epoch is the margin. Its noise is how far it would stray in as many epochs by chance: the standard
+deviation of its changes from epoch to epoch over the last quarter of the epochs, times the square root of the
+number of all epochs. Where the margin is below its noise, nothing but chance is needed to explain it.
 
 This holds for every strategy that keeps logits, `normal` and `reduction`, in its history.
 """
@@ -35,7 +35,7 @@ class EdgeCertainty:
         best, second: the operations of the largest and the second largest logit, `none` left out unless it
             may be derived.
         margin: difference of these two logits after the last epoch.
-        noise: what the margin strays by chance; None after too few epochs.
+        noise: what the margin would stray by chance; None after too few epochs.
         none_is_best: whether the logit of `none` is the largest of all.
         kept: whether the genotype has the edge.
     """
@@ -81,7 +81,7 @@ def certainty(
             margin = float(last[order[0]] - last[order[1]])
             changes = np.diff(logits[:, number, order[0]] - logits[:, number, order[1]])[-window:]
             if len(changes) >= FEWEST_CHANGES:
-                noise = float(changes.std(ddof=1) * math.sqrt(len(changes)))
+                noise = float(changes.std(ddof=1) * math.sqrt(epochs))
         found.append(
             EdgeCertainty(
                 node,
@@ -133,7 +133,7 @@ def warnings(found: Mapping[str, list[EdgeCertainty]], genotype: Genotype) -> li
         if flips > _MANY * len(known):
             lines.append(
                 f"the {kind} cell is a coin flip: on {flips} of its {len(known)} edges the margin between "
-                "the best and the second operation is below its own noise over the last epochs; search for "
+                "the best and the second operation is below its own noise; search for "
                 "more epochs (search.epochs) or let the architecture learn faster "
                 "(search.architecture_learning_rate), and compare with random cells (gdas-tf study)"
             )

@@ -198,9 +198,9 @@ def cells(study: Study) -> list[Cell]:
     Arms take turns so that what changes with time (a machine that grows warm or busy) meets all alike.
 
     Arms whose searches are configured alike search once: the first of them does, and run k of the others
-    takes the search of its run k. All of them have the seeds of the first. A seed comes from the study's seed, the
-    name of that arm and the number of the run, so that more arms or more runs leave those that there were as
-    they were.
+    takes the search of its run k. All of them have the seeds of the first. A seed comes from the seed of the
+    study, the name of that arm and the number of the run, so that more arms or more runs leave those that
+    there were as they were.
     """
     configs = {arm: study.arm_config(arm) for arm in study.arms}
     first: dict[str, str] = {}
