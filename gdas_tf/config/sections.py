@@ -69,6 +69,11 @@ class DataConfig(Section):
         lt=1,
         description="part of the images held out as test images, if the data set has no test split",
     )
+    train_images: Annotated[Annotated[Whole, Field(ge=2)] | None, IfAny] = Field(
+        None,
+        description="number of training images to take, at most, the same share of each class; to try "
+        "things on a part of a large set",
+    )
     padding: Whole = Field(
         4, ge=0, le=64, description="random crop: pixels of black padding on each side; 0 turns cropping off"
     )

@@ -17,6 +17,7 @@ from gdas_tf.runs.arithmetic import check_arithmetic
 from gdas_tf.runs.checkpoints import load_checkpoint, save_checkpoint
 from gdas_tf.runs.metrics import append_line, keep_lines, read_lines
 from gdas_tf.runs.versions import versions
+from gdas_tf.user_files import user_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path, config: Config) -> None:
-        self.path = Path(path)
+        self.path = user_path(path, "run directory")
         self.config = config
 
     @staticmethod
@@ -66,7 +67,7 @@ class Run:
         Raises:
             UsageError: there is something already.
         """
-        path = Path(path)
+        path = user_path(path, "run directory")
         if path.exists() and not path.is_dir():
             raise UsageError(f"run directory {path}: it is a file; choose another run directory")
         if path.is_dir() and any(item.name != ".lock" for item in path.iterdir()):
@@ -97,7 +98,7 @@ class Run:
         Raises:
             UsageError: there is none at `path`, or its configuration is damaged.
         """
-        path = Path(path)
+        path = user_path(path, "run directory")
         if not path.is_dir():
             raise UsageError(
                 f"run directory {path}: {'it is a file' if path.exists() else 'it does not exist'}"
