@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import print_result
+from gdas_tf.cli.console import columns, print_result, warn
 from gdas_tf.cli.job import open_job
 from gdas_tf.cli.lookup import describe
 from gdas_tf.errors import UsageError
@@ -15,8 +16,8 @@ from gdas_tf.errors import UsageError
 _DESCRIPTION = """\
 Chooses the genotype from the logits of a search: of each node, the edges with the most probable operations,
 or, with --derive-rule pairs, the most probable of all operations on all its edges. Prints it in the short
-notation, of NAS-Bench-201 in that benchmark's, and writes it to the run directory. With --search-table it
-prints the true accuracy, too."""
+notation, of NAS-Bench-201 in that benchmark's, with how sure the search is of each edge, and writes it to
+the run directory. With --search-table it prints the true accuracy, too."""
 
 _EXAMPLES = """\
   gdas-tf derive runs/digits-quick
@@ -59,7 +60,8 @@ def main(args: argparse.Namespace) -> int:
     if directory is None:
         config = options.resolve_config(args)
         genotype = pipeline.genotype_of_logits(args.logits, config)
-        result: dict[str, Any] = {"genotype": genotype.to_text(), "files": {}}
+        certain = pipeline.how_certain(Path(args.logits), config, genotype)
+        result: dict[str, Any] = {"genotype": genotype.to_text(), **certain, "files": {}}
         if (table := pipeline.open_table(config)) is not None:
             result["truth"] = pipeline.look_up(genotype, table, config.search.table_column)
         if args.output:
@@ -70,8 +72,36 @@ def main(args: argparse.Namespace) -> int:
     else:
         with open_job(args, directory) as job:
             result = {"run_directory": str(job.run.path), **pipeline.run_derivation(job)}
-    lines = [result["genotype"], *result["files"].values()]
+    warn(result["warnings"])
+    lines = [result["genotype"], *_edges(result["edges"]), *result["files"].values()]
     if truth := result.get("truth"):
         lines.append(f"true accuracy ({truth['column']}): {describe(truth)}")
     print_result(args.json, result, "\n".join(lines))
     return 0
+
+
+def _edges(edges: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The lines of a table of how sure the search is of each edge."""
+    if not edges:
+        return []
+    rows = [("cell", "node", "input", "kept", "best", "second", "margin", "noise", "")]
+    for kind, each in edges.items():
+        for edge in each:
+            rows.append(
+                (
+                    kind,
+                    str(edge["node"]),
+                    str(edge["input"]),
+                    "yes" if edge["kept"] else "",
+                    edge["best"],
+                    edge["second"] or "-",
+                    "-" if edge["margin"] is None else f"{edge['margin']:.4f}",
+                    "-" if edge["noise"] is None else f"{edge['noise']:.4f}",
+                    "coin flip" if edge["coin_flip"] else "none is better" * edge["none_is_best"],
+                )
+            )
+    about = (
+        "how sure the search is: the logit of the best operation less that of the second (margin), and how"
+    )
+    about += "\nfar this would stray in as many epochs by chance (noise)"
+    return ["", *about.splitlines(), columns(rows), ""]

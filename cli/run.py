@@ -8,7 +8,7 @@ from typing import Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import duration, print_result, table
+from gdas_tf.cli.console import duration, print_result, table, warn
 from gdas_tf.cli.job import new_job
 from gdas_tf.cli.lookup import describe
 from gdas_tf.config.sections import SECTIONS
@@ -49,6 +49,7 @@ def main(args: argparse.Namespace) -> int:
     with new_job(args) as job:
         results = pipeline.run_all(job)
         summary = _summarize(job, results, time.monotonic() - started)
+    warn(summary["warnings"])
     print_result(args.json, summary, _table(summary))
     return 0
 
@@ -61,6 +62,7 @@ def _summarize(job: pipeline.Job, results: dict[str, Any], seconds: float) -> di
     summary = {
         "run_directory": str(run.path),
         "genotype": results["derive"]["genotype"],
+        "warnings": results["derive"]["warnings"],
         "test_accuracy": results["evaluate"]["accuracy"],
         "test_images": results["evaluate"]["images"],
         "parameters": results["evaluate"]["parameters"],

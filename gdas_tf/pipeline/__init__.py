@@ -24,6 +24,7 @@ from gdas_tf.pipeline.artefacts import (
     read_genotype,
     set_genotype,
 )
+from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job, begin, go_on, load_data
 from gdas_tf.pipeline.measured_data import common_record, data_of_networks
 from gdas_tf.pipeline.stages import (
@@ -57,6 +58,7 @@ __all__ = [
     "export_network",
     "genotype_of_logits",
     "go_on",
+    "how_certain",
     "load_data",
     "load_model",
     "look_up",

@@ -23,6 +23,7 @@ from gdas_tf.pipeline.artefacts import (
     set_genotype,
     verified_accuracies,
 )
+from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job
 from gdas_tf.pipeline.truth import look_up, open_table, true_curve
 from gdas_tf.runs.metrics import read_lines
@@ -101,8 +102,9 @@ def run_search(job: Job) -> dict[str, Any]:
     Returns:
         `epochs` (or rounds, of a strategy without a supernet), `accuracy` (of the last epoch, where weights
         learn), `architecture_accuracy` (where the logits learn), `best_loss` (on D_V, of the best candidate),
-        `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all epochs, and
-        `files`. What a strategy has not is None or empty.
+        `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all epochs,
+        `warnings` (lines on a result that is a coin flip or degenerate), and `files`. What a strategy has not
+        is None or empty.
 
     Raises:
         UsageError: the search has begun and the job does not resume, or the data have changed since.
@@ -129,6 +131,7 @@ def run_search(job: Job) -> dict[str, Any]:
         "best_loss": last.get("best_loss"),
         "normal_entropy": [line["normal_entropy"] for line in (first, last) if "normal_entropy" in line],
         "seconds": sum(line["seconds"] for line in run.metrics("search")),
+        "warnings": how_certain(run.file("search/logits.npz"), job.config)["warnings"],
         "files": _files(run, "search/metrics.jsonl", "search/logits.npz"),
     }
 
@@ -137,9 +140,10 @@ def run_derivation(job: Job) -> dict[str, Any]:
     """Chooses the genotype from the logits of the last epoch.
 
     Returns:
-        `genotype` in its notation, and `files`; with a table of true accuracies (`search.table`) also
-        `truth`: what `gdas_tf.pipeline.truth.look_up` returns, and `epochs`, the accuracies of the cells that
-        the search would have given before its first epoch and after each.
+        `genotype` in its notation, `edges` and `warnings` as `gdas_tf.pipeline.certainty.how_certain` gives
+        them, and `files`; with a table of true accuracies (`search.table`) also `truth`: what
+        `gdas_tf.pipeline.truth.look_up` returns, and `epochs`, the accuracies of the cells that the search
+        would have given before its first epoch and after each.
 
     Raises:
         UsageError: there are no logits yet, or a network was trained with another genotype in this run.
@@ -156,7 +160,9 @@ def run_derivation(job: Job) -> dict[str, Any]:
         truth = {"truth": {**look_up(genotype, table, column), "epochs": curve}}
     set_genotype(run, genotype)
     job.record()
-    return {"genotype": genotype.to_text(), "files": _files(run, "genotype.json"), **truth}
+    certain = how_certain(logits, job.config, genotype)
+    files = _files(run, "genotype.json")
+    return {"genotype": genotype.to_text(), **certain, "files": files, **truth}
 
 
 def run_retraining(job: Job) -> dict[str, Any]:
