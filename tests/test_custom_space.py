@@ -1,4 +1,4 @@
-"""A search space of a YAML file with an operation of one's own: from its first line to a served file."""
+"""A search space of a YAML file, with an own operation: from its first line to a served ONNX file."""
 
 from __future__ import annotations
 

@@ -82,7 +82,6 @@ def cell_from_bars(text: str) -> list[list[tuple[str, int]]]:
     Raises:
         UsageError: a part is not understood, or a node does not take all that comes before it, each once.
     """
-    names = OPERATIONS.long_names()
     cell = []
     for number, node in enumerate("".join(text.split()).split("+")):
         place = f"genotype: node {number + 1}"
@@ -95,11 +94,13 @@ def cell_from_bars(text: str) -> list[list[tuple[str, int]]]:
                 raise UsageError(
                     f"{place}: found {show(edge)}; accepted is operation~input, as nor_conv_3x3~0"
                 )
-            if operation not in names:
+            # (Of a whole table only long names are looked up.)
+            name = operation if operation in OPERATIONS else OPERATIONS.long_names().get(operation)
+            if name is None:
                 raise UsageError(
                     f"{place}: unknown operation {show(operation)}; {OPERATIONS.hint(operation)}"
                 )
-            edges.append((names[operation], int(source)))
+            edges.append((name, int(source)))
         edges.sort(key=lambda edge: edge[1])
         if [source for _, source in edges] != list(range(number + 1)):
             found = ", ".join(str(source) for _, source in edges)
