@@ -1,4 +1,4 @@
-"""`gdas-tf derive`: logits to a genotype."""
+"""`gdas-tf derive`: what a search has found becomes a genotype."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from gdas_tf.errors import UsageError
 
 _DESCRIPTION = """\
 Chooses the genotype from the logits of a search: of each node, the edges with the most probable operations,
-or, with --derive-rule pairs, the most probable of all operations on all its edges. Prints it in the short
-notation, and writes it to the run directory."""
+or, with --derive-rule pairs, the most probable of all operations on all its edges. A strategy that has no
+logits has found a genotype itself, and no rule or ranks change it. Prints the genotype in the short notation,
+and writes it to the run directory."""
 
 _EXAMPLES = """\
   gdas-tf derive runs/digits-quick
@@ -22,6 +23,9 @@ _EXAMPLES = """\
   gdas-tf derive runs/digits-quick --derive-rule pairs --derive-ranks 3,4
   gdas-tf derive --logits runs/digits-quick/search/logits.npz --derive-ranks 2,3 --output other.json
 """
+
+_SEARCHED = ("search.strategy", "search.space")
+"""What a file of logits is of, beside its operations and nodes."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--output", metavar="FILE", help="with --logits: where to write the genotype, .json or .txt"
     )
-    options.add_config(parser, "derive", fields=("search.operations", "search.nodes"))
+    options.add_config(parser, "derive", fields=("search.operations", "search.nodes", *_SEARCHED))
     options.add_common(parser)
 
 

@@ -27,8 +27,8 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
 
     Args:
         path: an .npz as a search writes it. Of a strategy that learns logits it has `normal`
-            [epochs + 1, edges, operations] (or [edges, operations]), and `reduction` alike unless the reduction
-            cell is fixed; of another one the arrays that the strategy has, [epochs + 1, …] each.
+            [epochs + 1, edges, operations] (or [edges, operations]), and `reduction` alike unless that cell is
+            fixed; of another one the arrays that the strategy has, [epochs + 1, …] each.
         config: strategy, operations, nodes, rule and ranks.
 
     Raises:
