@@ -1,4 +1,4 @@
-"""`gdas-tf derive`: logits to a genotype."""
+"""`gdas-tf derive`: what a search has found becomes a genotype."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from gdas_tf.errors import UsageError
 
 _DESCRIPTION = """\
 Chooses the genotype from the logits of a search: of each node, the edges with the most probable operations,
-or, with --derive-rule pairs, the most probable of all operations on all its edges. Prints it in the short
-notation, of NAS-Bench-201 in that benchmark's, with how sure the search is of each edge, and writes it to
-the run directory. With --search-table it prints the true accuracy, too."""
+or, with --derive-rule pairs, the most probable of all operations on all its edges. A strategy that has no
+logits has found a genotype itself, and no rule or ranks change it. Prints the genotype in the short notation,
+of NAS-Bench-201 in that benchmark's, with how sure the search is of each edge, and writes it to the run
+directory. With --search-table it prints the true accuracy, too."""
 
 _EXAMPLES = """\
   gdas-tf derive runs/digits-quick
@@ -26,14 +27,15 @@ _EXAMPLES = """\
   gdas-tf derive --logits runs/digits-quick/search/logits.npz --derive-ranks 2,3 --output other.json
 """
 
-
 _SEARCHED = (
+    "search.strategy",
     "search.space",
     "search.operations",
     "search.nodes",
     "search.table",
     "search.table_column",
 )
+"""What a file of logits is of, and the table of the true accuracies of its space."""
 
 
 def add_parser(subparsers: Any) -> None:
