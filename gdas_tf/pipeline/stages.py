@@ -24,7 +24,7 @@ from gdas_tf.pipeline.artefacts import (
     verified_accuracies,
 )
 from gdas_tf.pipeline.job import Job
-from gdas_tf.runs.metrics import read_lines
+from gdas_tf.runs.journal import Journal
 from gdas_tf.runs.run import Run
 
 if TYPE_CHECKING:
@@ -254,20 +254,12 @@ def run_drawing(job: Job) -> dict[str, Any]:
     Raises:
         UsageError: there is nothing to draw yet.
     """
-    from gdas_tf.drawing.candidates import draw_candidates
-    from gdas_tf.drawing.curves import draw_retraining, draw_search
+    from gdas_tf.drawing.curves import draw_retraining
 
     run = job.run
     pictures = []
     if run.begun("search") and run.file("search/logits.npz").exists():
-        logits = load_arrays(run.file("search/logits.npz"))
-        if "normal" in logits:
-            pictures.append(run.file("pictures/search.png"))
-            draw_search(run.metrics("search"), logits, run.config.space, pictures[-1])
-    candidates = read_lines(run.file("search/candidates.jsonl"))
-    if any(line.get("loss") is not None for line in candidates):
-        pictures.append(run.file("pictures/candidates.png"))
-        draw_candidates(candidates, pictures[-1])
+        pictures += _draw_search(run)
     if run.file("genotype.json").exists():
         pictures += draw_cells(read_genotype(run), run.file("pictures"))
     if run.metrics("retrain"):
@@ -351,6 +343,30 @@ def measure_files(files: Sequence[Path], config: Config, data: DataSet | None = 
         providers=options.providers,
         **labelled,
     )
+
+
+def _draw_search(run: Run) -> list[Path]:
+    """Draws the logits of a search by epoch, or, of a strategy that has none, its metrics and candidates."""
+    from gdas_tf.drawing.curves import draw_progress, draw_search
+    from gdas_tf.drawing.race import draw_race
+    from gdas_tf.strategies.base import STRATEGIES
+
+    picture = run.file("pictures/search.png")
+    arrays, metrics = load_arrays(run.file("search/logits.npz")), run.metrics("search")
+    strategy = STRATEGIES.get(run.config.search.strategy).from_config(run.config)
+    if "normal" in arrays:
+        draw_search(metrics, arrays, run.config.space, picture)
+        return [picture]
+    candidates = Journal(run.file("search/candidates.jsonl")).read()
+    pictures = []
+    if any(line.get("loss") is not None and "round" in line for line in candidates):
+        pictures.append(run.file("pictures/race.png"))
+        draw_race(candidates, pictures[-1])
+        candidates = []
+    rounds = "epoch" if strategy.trains_supernet else "round"
+    if draw_progress(metrics, candidates, strategy.titles, picture, rounds):
+        pictures.append(picture)
+    return pictures
 
 
 def _check_begun(job: Job, stage: str) -> None:

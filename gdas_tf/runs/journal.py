@@ -43,6 +43,10 @@ class Journal:
         else:
             self.path.unlink(missing_ok=True)
 
+    def read(self) -> list[dict[str, Any]]:
+        """Returns the whole lines of the file as it is, and changes nothing."""
+        return _whole_lines(self.path)
+
     def recall(self, **wanted: Any) -> dict[str, Any] | None:
         """Returns the line of before `begin` whose values are the wanted ones, or None."""
         for line in self._found:

@@ -29,12 +29,6 @@ KINDS = ("normal", "reduction")
 """The kinds of cells, in the order of `Paths`."""
 
 
-def choosable(space: SearchSpace) -> list[int]:
-    """The operations that a genotype may have: all where every edge is kept, else all but `none`, which is
-    the same there as an edge that is not kept."""
-    return space.candidates(keep_none=space.keep == "all")
-
-
 def indices_of(genotype: Genotype, space: SearchSpace) -> dict[str, np.ndarray]:
     """Which operation each edge runs.
 
@@ -83,7 +77,7 @@ def genotype_of(indices: Mapping[str, np.ndarray], space: SearchSpace) -> Genoty
             cells.append(None)
             continue
         row = [int(index) for index in indices[kind]]
-        accepted = {*range(len(space.operations)), space.off}
+        accepted = {*range(len(space.operations)), *([] if space.keep == "all" else [space.off])}
         if len(row) != space.edge_count or not accepted.issuperset(row):
             raise UsageError(
                 f"{kind} cell: found the operations {row} on its edges; the search space {space.name} has "
@@ -94,7 +88,7 @@ def genotype_of(indices: Mapping[str, np.ndarray], space: SearchSpace) -> Genoty
             if index != space.off or space.keep == "all":
                 nodes[node].append(Edge(space.operations[index], source))
         cells.append(nodes)
-    return Genotype(*cells, inputs=space.inputs, output=space.output)
+    return Genotype.of(space, *cells)
 
 
 def sampled(index: tf.Tensor, space: SearchSpace) -> Sampled:
@@ -123,7 +117,7 @@ def draw(space: SearchSpace, generator: np.random.Generator, fixed_reduction: bo
         fixed_reduction: Draw no reduction cell.
     """
     reduction = "fixed" if fixed_reduction else "searched"
-    return random_genotype(space, int(generator.integers(2**31)), reduction, allow_none=space.keep == "all")
+    return random_genotype(space, int(generator.integers(2**31)), reduction)
 
 
 def draw_different(
@@ -167,7 +161,7 @@ def uniform(space: SearchSpace, kinds: Iterable[str], seed: int, step: tf.Tensor
 def _drawn(space: SearchSpace, order: tf.Tensor, operation: tf.Tensor) -> tf.Tensor:
     """int32 [E] of two rows of numbers in [0, 1): by the one a node ranks its edges, the other says which of
     the operations an edge has."""
-    accepted = choosable(space)
+    accepted = space.candidates()
     position = tf.cast(operation * len(accepted), tf.int32)
     index = tf.gather(tf.constant(accepted, tf.int32), tf.minimum(position, len(accepted) - 1))
     if space.keep == "all":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -77,9 +79,10 @@ class ChoosingStrategy(Strategy):
         if self.journal is None:
             return
         for genotype, loss in zip(genotypes, losses, strict=True):
-            line = {"epoch": epoch + 1, "genotype": genotype.to_text().removeprefix(f"name={genotype.name} ")}
+            text = dataclasses.replace(genotype, name=None).to_text()
+            line = {"epoch": epoch + 1, "genotype": text}
             if self.journal.recall(**line) is None:  # a search that was killed here has written some
-                self.journal.add({**line, "loss": loss})
+                self.journal.add({**line, "loss": loss if math.isfinite(loss) else None})
 
     def values(self) -> Mapping[str, float]:
         """The best loss, once it is known."""

@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from gdas_tf.keras_backend import keras
 from gdas_tf.spaces.base import SearchSpace
-from gdas_tf.strategies.candidates import choosable
 
 
 class Written(NamedTuple):
@@ -59,7 +58,7 @@ class Controller:
     ) -> None:
         self.space, self.kinds, self.units = space, kinds, units
         self.temperature, self.tanh_constant = temperature, tanh_constant
-        self.operations = choosable(space)
+        self.operations = space.candidates()
         generator = np.random.default_rng([seed, 0x65])
         shapes = {
             "lstm": (2 * units, 4 * units),

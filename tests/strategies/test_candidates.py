@@ -24,7 +24,13 @@ SPACES = {
     "darts": SearchSpace(nodes=3),
     "without none": SearchSpace(("conv_1x1", "skip_connect", "max_pool_3x3"), nodes=3),
     "all edges": SearchSpace(
-        ("none", "skip_connect", "conv_3x3"), 3, inputs=1, keep="all", output="last", reduction=False
+        ("none", "skip_connect", "conv_3x3"),
+        3,
+        inputs=1,
+        keep="all",
+        output="last",
+        reduction=False,
+        with_none=True,
     ),
 }
 
@@ -56,7 +62,7 @@ def _validation(batches: int = 2, number: int = 0) -> list[tuple[tf.Tensor, tf.T
 @every_space
 def test_a_genotype_as_indices_and_back(space: SearchSpace) -> None:
     for seed in range(20):
-        genotype = random_genotype(space, seed, allow_none=space.keep == "all")
+        genotype = random_genotype(space, seed)
         indices = candidates.indices_of(genotype, space)
         assert list(indices) == _kinds(space)
         assert all(row.shape == (space.edge_count,) and row.dtype == np.int32 for row in indices.values())
@@ -101,7 +107,9 @@ def test_drawn_genotypes_are_of_the_space(space: SearchSpace, fixed: bool) -> No
 
 
 def test_different_genotypes_until_there_are_no_more() -> None:
-    space = SearchSpace(("none", "skip_connect"), 2, inputs=1, keep="all", output="last", reduction=False)
+    space = SearchSpace(
+        ("none", "skip_connect"), 2, inputs=1, keep="all", output="last", reduction=False, with_none=True
+    )
     found = candidates.draw_different(space, np.random.default_rng(0), 100)
     assert len(found) == len(set(found)) == 8
     assert found[:3] == candidates.draw_different(space, np.random.default_rng(0), 3)
@@ -150,7 +158,7 @@ def test_uniform_paths_are_genotypes(space: SearchSpace) -> None:
         candidates.genotype_of(indices, space).check_fits(space)
         operations |= {int(index) for row in indices.values() for index in row}
     off = set() if space.keep == "all" else {space.off}
-    assert operations == {*candidates.choosable(space), *off}
+    assert operations == {*space.candidates(), *off}
 
 
 @every_space

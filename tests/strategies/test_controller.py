@@ -15,7 +15,13 @@ from gdas_tf.strategies.controller import Controller
 
 DARTS = SearchSpace(("none", "skip_connect", "conv_1x1", "conv_3x3"), nodes=3)
 ALL = SearchSpace(
-    ("none", "skip_connect", "conv_3x3"), 3, inputs=1, keep="all", output="last", reduction=False
+    ("none", "skip_connect", "conv_3x3"),
+    3,
+    inputs=1,
+    keep="all",
+    output="last",
+    reduction=False,
+    with_none=True,
 )
 SPACES = {"darts": (DARTS, 2), "fixed reduction": (DARTS, 1), "all edges": (ALL, 1)}
 
@@ -33,7 +39,7 @@ def _lively(controller: Controller, factor: float = 8.0) -> None:
 
 
 class _Plain:
-    """The same computation of the decisions that are given, in float64 with NumPy's own steps and one tape."""
+    """The same computation of the decisions that are given, in float64 one step after the other."""
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller

@@ -271,7 +271,7 @@ def test_from_the_command_line(tmp_path, monkeypatch, own) -> None:
     assert main(["run", "run", *words.split(), "--json"]) == 0
     formats = json.loads(Path("run/export/verification.json").read_text())["formats"]
     assert Path("run/export/model.onnx").exists() and "onnx" in formats
-    assert Path("run/pictures/candidates.png").exists()
+    assert Path("run/pictures/search.png").exists()
     lines = Path("run/search/candidates.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines]
     metrics = json.loads(Path("run/search/metrics.jsonl").read_text())
@@ -294,4 +294,4 @@ def test_short_trainings_from_the_command_line(tmp_path, monkeypatch) -> None:
         key=lambda line: line["loss"],
     )
     assert Genotype.load("run/genotype.json").to_text() == best["genotype"]
-    assert main(["draw", "run", "--json"]) == 0 and Path("run/pictures/candidates.png").exists()
+    assert main(["draw", "run", "--json"]) == 0 and Path("run/pictures/search.png").exists()
