@@ -105,16 +105,18 @@ def draw_search(
 
 def draw_progress(
     metrics: Sequence[Mapping[str, Any]],
+    candidates: Sequence[Mapping[str, Any]],
     titles: Mapping[str, str],
     path: str | Path,
     rounds: str = "epoch",
 ) -> bool:
-    """Draws how a search went that has no logits: all its metrics.
+    """Draws how a search went that has no logits: all its metrics, and the losses of its candidates.
 
     Accuracies share one panel and losses another; other metrics share one with those of the same title.
 
     Args:
         metrics: one mapping per epoch or round: epoch, and numbers by name. What is missing is left out.
+        candidates: one mapping per candidate in their order, with its `loss`, None where it has none.
         titles: what metrics are called, with their unit; those that are missing are called by their name.
         path: the picture to write, .png or .svg.
         rounds: what the lines of the metrics are, "epoch" or "round".
@@ -127,9 +129,10 @@ def draw_progress(
         RunError: the disk is full or read-only.
     """
     panels = _panels(metrics, titles)
-    if not panels:
+    losses = [math.nan if line.get("loss") is None else line["loss"] for line in candidates]
+    count = len(panels) + bool(losses)
+    if not count:
         return False
-    count = len(panels)
     columns = min(count, 3)
     with styled(path):
         rows = -(-count // columns)
@@ -139,6 +142,8 @@ def draw_progress(
         for panel, (title, curves) in zip(axes, panels.items(), strict=False):
             percent = 100.0 if title == "Accuracy" else 0.0
             _add_curves(panel, metrics, curves, title, percent, rounds)
+        if losses:
+            _add_candidates(axes[len(panels)], losses)
         for panel in axes[count:]:
             panel.set_axis_off()
         save(figure, path)
@@ -164,6 +169,21 @@ def _panels(metrics: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> 
             name = {"architecture": "samples, $D_V$"}.get(key.rpartition("_")[0])
         panels.setdefault(title, {})[key] = name or (called if key in titles and title != called else words)
     return panels
+
+
+def _add_candidates(axes: Axes, losses: Sequence[float]) -> None:
+    """Draws the loss of each candidate in their order, and the smallest one so far."""
+    numbers = np.arange(1, len(losses) + 1)
+    best = np.fmin.accumulate(np.asarray(losses, np.float64))
+    axes.plot(numbers, losses, ".", color=FAINT, markersize=4.0, label="each candidate")
+    axes.plot(numbers, best, color=INK, linewidth=1.6, drawstyle="steps-post", label="the best so far")
+    axes.set(title="Loss of the candidates", xlabel="candidate")
+    axes.grid(axis="y", color="#e6e9ed", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlim(0, len(losses) + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.legend(loc="best", fontsize=8.0, handlelength=1.4)
 
 
 def draw_retraining(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> None:

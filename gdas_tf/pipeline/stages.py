@@ -26,7 +26,7 @@ from gdas_tf.pipeline.artefacts import (
 from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job
 from gdas_tf.pipeline.truth import look_up, open_table, true_curve
-from gdas_tf.runs.metrics import read_lines
+from gdas_tf.runs.journal import Journal
 from gdas_tf.runs.run import Run
 
 if TYPE_CHECKING:
@@ -270,7 +270,6 @@ def run_drawing(job: Job) -> dict[str, Any]:
     Raises:
         UsageError: there is nothing to draw yet.
     """
-    from gdas_tf.drawing.candidates import draw_candidates
     from gdas_tf.drawing.curves import draw_retraining
 
     run = job.run
@@ -281,10 +280,6 @@ def run_drawing(job: Job) -> dict[str, Any]:
             arrays = load_arrays(run.file("search/logits.npz"))
             pictures.append(run.file("pictures/true_accuracy.png"))
             _draw_truth(true_curve(arrays, run.config, table, run.config.search.table_column), run, table)
-    candidates = read_lines(run.file("search/candidates.jsonl"))
-    if any(line.get("loss") is not None for line in candidates):
-        pictures.append(run.file("pictures/candidates.png"))
-        draw_candidates(candidates, pictures[-1])
     if run.file("genotype.json").exists():
         pictures += draw_cells(read_genotype(run), run.file("pictures"))
     if run.metrics("retrain"):
@@ -373,6 +368,7 @@ def measure_files(files: Sequence[Path], config: Config, data: DataSet | None = 
 def _draw_search(run: Run) -> list[Path]:
     """Draws the logits of a search by epoch, or, of a strategy that has none, its metrics."""
     from gdas_tf.drawing.curves import draw_progress, draw_search
+    from gdas_tf.drawing.race import draw_race
     from gdas_tf.strategies.base import STRATEGIES
 
     picture = run.file("pictures/search.png")
@@ -381,8 +377,17 @@ def _draw_search(run: Run) -> list[Path]:
     if "normal" in arrays:
         draw_search(metrics, arrays, run.config.space, picture)
         return [picture]
+    lines = Journal(run.file("search/candidates.jsonl")).read()
+    rungs = [line for line in lines if "round" in line]
+    candidates = [line for line in lines if "round" not in line]
+    pictures = []
+    if any(line.get("loss") is not None for line in rungs):
+        pictures.append(run.file("pictures/race.png"))
+        draw_race(rungs, pictures[-1])
     rounds = "epoch" if strategy.trains_supernet else "round"
-    return [picture] if draw_progress(metrics, strategy.titles, picture, rounds) else []
+    if draw_progress(metrics, candidates, strategy.titles, picture, rounds):
+        pictures.append(picture)
+    return pictures
 
 
 def _draw_truth(curve: list[float | None], run: Run, table: Table) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 from gdas_tf.spaces.base import SearchSpace
@@ -38,8 +39,7 @@ def mutated(genotype: Genotype, space: SearchSpace, generator: random.Random) ->
         edge = Edge(generator.choice(others), edge.input)
     edges = [*cell[node][:place], edge, *cell[node][place + 1 :]]
     changed = (*cell[:node], tuple(edges), *cell[node + 1 :])
-    cells = {**genotype.cells, kind: changed}
-    return ordered(Genotype(cells["normal"], cells.get("reduction"), None, space.inputs, space.output))
+    return ordered(dataclasses.replace(genotype, **{kind: changed}))
 
 
 def ordered(genotype: Genotype) -> Genotype:
@@ -48,7 +48,7 @@ def ordered(genotype: Genotype) -> Genotype:
         None if cell is None else tuple(tuple(sorted(node, key=lambda edge: edge.input)) for node in cell)
         for cell in (genotype.normal, genotype.reduction)
     ]
-    return Genotype(*cells, inputs=genotype.inputs, output=genotype.output)
+    return dataclasses.replace(genotype, normal=cells[0], reduction=cells[1], name=None)
 
 
 def _free(cell: Cell, node: int, space: SearchSpace) -> list[int]:

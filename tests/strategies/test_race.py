@@ -215,7 +215,7 @@ def test_from_the_command_line_killed_and_resumed(folder) -> None:
     assert all((trials / name).stat().st_mtime_ns == written for name, written in done.items())
     formats = json.loads(Path("run/export/verification.json").read_text())["formats"]
     assert Path("run/export/model.onnx").exists() and "onnx" in formats
-    assert Path("run/pictures/candidates.png").exists()
+    assert Path("run/pictures/race.png").exists()
 
     # One that was not killed, with two jobs, ends the same to the last bit.
     assert main(["search", "other", *_words(TINY), "--race-jobs", "2", "--json"]) == 0
