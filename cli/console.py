@@ -69,6 +69,19 @@ def table(rows: Sequence[tuple[str, str] | None]) -> str:
     return "\n".join(f"  {row[0]:<{width}}  {row[1]}" if row else "" for row in rows)
 
 
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows of texts as columns, as wide as each needs."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(f"  {line}".rstrip() for line in lines)
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Prints warnings on what a search found, a line for each, on stderr."""
+    for line in warnings:
+        say(f"warning: {in_flags(line)}")
+
+
 def duration(seconds: float) -> str:
     """Returns a duration as a person would say it: `8 s`, `3 min 20 s`, `2 h 5 min`."""
     seconds = round(seconds)

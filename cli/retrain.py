@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         "--genotype", metavar="FILE|NAME|TEXT", help="genotype to train, in place of the run's"
     )
     options.add_resume(parser, "a retraining")
-    options.add_config(parser, "data", "retrain")
+    options.add_config(parser, "data", "retrain", fields=("search.space",))
     options.add_common(parser)
 
 
@@ -45,6 +45,8 @@ def main(args: argparse.Namespace) -> int:
     genotype = pipeline.parse_genotype(args.genotype) if args.genotype else None
     if directory is None and genotype is None:
         raise UsageError("retrain: give a run directory, or --genotype FILE|NAME|TEXT")
+    if genotype is not None and genotype.space is not None and "search.space" not in vars(args):
+        setattr(args, "search.space", genotype.space)  # its networks are those of its space
     existing = directory is not None and is_run_directory(directory)
     if not existing and genotype is None:
         raise UsageError(

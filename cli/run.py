@@ -8,8 +8,9 @@ from typing import Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import duration, print_result, table
+from gdas_tf.cli.console import duration, print_result, table, warn
 from gdas_tf.cli.job import new_job
+from gdas_tf.cli.lookup import describe
 from gdas_tf.config.sections import SECTIONS
 from gdas_tf.runs.run import FILES
 
@@ -48,6 +49,7 @@ def main(args: argparse.Namespace) -> int:
     with new_job(args) as job:
         results = pipeline.run_all(job)
         summary = _summarize(job, results, time.monotonic() - started)
+    warn(summary["warnings"])
     print_result(args.json, summary, _table(summary))
     return 0
 
@@ -60,9 +62,11 @@ def _summarize(job: pipeline.Job, results: dict[str, Any], seconds: float) -> di
     summary = {
         "run_directory": str(run.path),
         "genotype": results["derive"]["genotype"],
+        "warnings": results["derive"]["warnings"],
         "test_accuracy": results["evaluate"]["accuracy"],
         "test_images": results["evaluate"]["images"],
         "parameters": results["evaluate"]["parameters"],
+        "truth": results["derive"].get("truth"),
         "onnx_file": None,
         "onnx_bytes": None,
         "latency": None,
@@ -88,6 +92,8 @@ def _table(summary: dict[str, Any]) -> str:
         ("test accuracy", f"{summary['test_accuracy']:.2%} of {summary['test_images']} images"),
         ("parameters", f"{summary['parameters']:,}"),
     ]
+    if truth := summary["truth"]:
+        rows.insert(1, (f"true accuracy, {truth['column']}", describe(truth)))
     if summary["onnx_file"] is not None:
         latency, throughput = summary["latency"], summary["throughput"]
         rows += [

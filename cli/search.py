@@ -7,7 +7,7 @@ from typing import Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import duration, print_result, table
+from gdas_tf.cli.console import duration, print_result, table, warn
 from gdas_tf.cli.job import new_job
 
 _DESCRIPTION = """\
@@ -41,10 +41,13 @@ def main(args: argparse.Namespace) -> int:
     directory = str(job.run.path)
     rows: list[tuple[str, str] | None] = [
         ("epochs", f"{result['epochs']} in {duration(result['seconds'])}"),
-        ("accuracy", f"{result['accuracy']:.2%} where weights learn"),
     ]
+    if result["accuracy"] is not None:
+        rows.append(("accuracy", f"{result['accuracy']:.2%} where weights learn"))
     if result["architecture_accuracy"] is not None:
         rows.append(("", f"{result['architecture_accuracy']:.2%} where the architecture learns"))
+    if result["best_loss"] is not None:
+        rows.append(("best loss", f"{result['best_loss']:.4f} on the images that candidates are judged by"))
     if entropy := result["normal_entropy"]:
         rows.append(("entropy", f"{entropy[0]:.3f} -> {entropy[1]:.3f} nats per edge of the normal cell"))
     rows += [
@@ -52,5 +55,6 @@ def main(args: argparse.Namespace) -> int:
         None,
         *((path, "") for path in result["files"].values()),
     ]
+    warn(result["warnings"])
     print_result(args.json, {"run_directory": directory, **result}, table(rows))
     return 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gdas_tf.data.augmentation import Augmentation
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.spaces.genotype import Genotype
+from gdas_tf.strategies.base import STRATEGIES
 
 if TYPE_CHECKING:
     from gdas_tf.config.config import Config
@@ -58,6 +59,9 @@ def check_before_start(
     for stage in ("search", "retrain"):
         if stage in stages:
             _check_augmentation(config, data, stage)
+    if "search" in stages and not (directory and (Path(directory) / "search").exists()):
+        # One that has begun keeps what it began with.
+        STRATEGIES.get(config.search.strategy).from_config(config).check(config, data)
     if "export" in stages:
         check_packages(config.export.formats)
     if "benchmark" in stages:
@@ -192,9 +196,15 @@ def _check_network(config: Config, data: DataSet, genotype: Genotype | None) -> 
 
 
 def every_operation(space: SearchSpace, fixed_reduction: bool = False) -> Genotype:
-    """Returns a genotype with every operation of a search space, in its normal and in its reduction cell."""
+    """Returns a genotype with every operation of a search space, in its normal and in its reduction cell.
+
+    Where the output is the last node, each node takes those just before it, so that all have a way to it.
+    """
     names = iter(itertools.cycle(space.operations))
     nodes = -(-len(space.operations) // space.inputs)
-    cell = [[(next(names), source) for source in range(space.inputs)] for _ in range(nodes)]
+    step = int(space.output == "last")
+    cell = [
+        [(next(names), step * number + source) for source in range(space.inputs)] for number in range(nodes)
+    ]
     reduction = None if fixed_reduction or not space.reduction else cell
-    return Genotype(cell, reduction, inputs=space.inputs, output=space.output)
+    return Genotype.of(space, cell, reduction)

@@ -171,4 +171,5 @@ def read_npz(path: str | Path, what: str, advice: str) -> dict[str, np.ndarray]:
     except MemoryError as error:
         raise UsageError(f"{what}: its arrays need more memory than there is") from error
     except Exception as error:  # of the zip archive, its compression, or NumPy, each of many kinds
-        raise UsageError(f"{where}{' '.join(str(error).split()) or type(error).__name__}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{where}{reason}; {advice}") from error

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +23,9 @@ from gdas_tf import plugins
 from gdas_tf.config.fields import RULES, Items, Metavar, Text, Whole, items
 from gdas_tf.config.files import read_values, to_yaml
 from gdas_tf.config.messages import message, unknown
-from gdas_tf.config.names import check_strategy, names, strategies_reading, strategy_sections
+from gdas_tf.config.names import check_strategy, derives, names, strategies_reading, strategy_sections
 from gdas_tf.config.option import Option
+from gdas_tf.config.own_values import with_own_values, without_own_values
 from gdas_tf.config.presets import PRESETS
 from gdas_tf.config.sections import (
     SECTIONS,
@@ -37,7 +38,8 @@ from gdas_tf.config.sections import (
     SearchConfig,
 )
 from gdas_tf.errors import UsageError
-from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces import custom
+from gdas_tf.spaces.base import CUSTOM, SearchSpace
 
 
 class Config(BaseModel):
@@ -70,7 +72,7 @@ class Config(BaseModel):
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**with_own_values(values))
         except ValidationError as error:
             raise UsageError(message(error, options())) from error
 
@@ -113,6 +115,20 @@ class Config(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_definition(self) -> Config:
+        search = self.search
+        if search.space == CUSTOM and search.definition is None:
+            raise UsageError(
+                f"search.space: {CUSTOM} is a space that a YAML file describes; name that file, as mine.yaml"
+            )
+        if search.space != CUSTOM and search.definition is not None:
+            raise UsageError(
+                f"search.definition: it describes the space {CUSTOM}, and search.space is {search.space}; "
+                f"leave it out, or set search.space to {CUSTOM}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_ranks(self) -> Config:
         ranks, space = self.derive.ranks, self.space
         if space.keep == "all":  # no rank is looked at
@@ -136,8 +152,21 @@ class Config(BaseModel):
                     f"search.{name}: found {value}, which the strategy {chosen} does not read; accepted is "
                     f"{default}{others}"
                 )
+        if not derives(chosen):
+            self._check_nothing_derived()
         check_strategy(self)
         return self
+
+    def _check_nothing_derived(self) -> None:
+        """Refuses what says how to rank, as nothing is ranked; of the ranks only the number counts."""
+        for name, value in _not_derived(self.derive.ranks).items():
+            found = getattr(self.derive, name)
+            if found != value:
+                shown, accepted = (",".join(map(str, v)) if name == "ranks" else v for v in (found, value))
+                raise UsageError(
+                    f"derive.{name}: found {shown}; the strategy {self.search.strategy} finds a genotype "
+                    f"itself, and nothing is derived by ranks; accepted is {accepted}"
+                )
 
     @property
     def space(self) -> SearchSpace:
@@ -152,7 +181,10 @@ class Config(BaseModel):
             None if own and getattr(search, name) == fields[name].default else getattr(search, name)
             for name in ("operations", "nodes")
         )
-        space = SearchSpace.named(operations, nodes, space=search.space)
+        named: str | SearchSpace = search.space
+        if named == CUSTOM:
+            named = custom.make(search.definition or {}, "search.definition")
+        space = SearchSpace.named(operations, nodes, space=named)
         if space.keep == "all":
             return space
         # By the rule `pairs` a node may keep more pairs than it has inputs.
@@ -206,8 +238,9 @@ class Config(BaseModel):
     def override(self, values: Mapping[str, Any]) -> Config:
         """Returns a copy with other values, by dotted name: `{"search.epochs": 5, "seed": 1}`.
 
-        With another strategy, the section of the one before is left out, and so are values of the section
-        `search` that the other one does not read, as a preset may have them.
+        With another strategy, the section of the one before is left out, and so are values of the sections
+        `search` and `derive` that the other one does not read, as a preset may have them. With another search
+        space, what it says itself (`gdas_tf.config.own_values`) takes the place of what the one before said.
 
         Raises:
             UsageError: an unknown name or a bad value.
@@ -215,7 +248,12 @@ class Config(BaseModel):
         nested = self.model_dump()
         if values.get("search.strategy", self.search.strategy) != self.search.strategy:
             nested = {name: value for name, value in nested.items() if name in type(self).model_fields}
+            if not derives(values["search.strategy"]):
+                nested["derive"] |= _not_derived(self.derive.ranks)
             nested["search"] |= _unread(values["search.strategy"], values.get("plugins"))
+        if values.get("search.space", self.search.space) != self.search.space:
+            nested = without_own_values(nested, self.space, values)
+            nested["search"]["definition"] = None
         for path, value in values.items():
             section, _, name = path.rpartition(".")
             holder = nested.setdefault(section, {}) if section else nested
@@ -256,6 +294,14 @@ def _unread(strategy: Any, files: Any) -> dict[str, Any]:
     return {
         name: fields[name].default for name in STRATEGY_FIELDS if strategy not in strategies_reading(name)
     }
+
+
+def _not_derived(ranks: Sequence[int]) -> dict[str, Any]:
+    """Returns the section `derive` of a strategy that finds a genotype itself: the number of ranks is that of
+    the inputs that a node takes."""
+    fields = DeriveConfig.model_fields
+    rest = {name: fields[name].default for name in ("rule", "keep_none")}
+    return {**rest, "ranks": tuple(range(1, len(ranks) + 1))}
 
 
 def _strategy_sections() -> dict[str, type[BaseModel]]:

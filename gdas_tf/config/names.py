@@ -77,6 +77,13 @@ def strategies_reading(field: str) -> tuple[str, ...]:
     return tuple(name for name in registry if field in getattr(registry.get(name), "reads", (field,)))
 
 
+def derives(strategy: Any) -> bool:
+    """Returns whether the genotype of a strategy is derived by the section `derive`; of one that is not
+    registered it is assumed."""
+    registry = _registry("strategy") or ()
+    return strategy not in registry or getattr(registry.get(strategy), "derives", True)
+
+
 def check_strategy(config: Any) -> None:
     """Lets the strategy of a configuration find out what does not fit together there.
 

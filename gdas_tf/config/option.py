@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from gdas_tf.config.fields import RULES, Before, Formerly, Metavar, Registered
+from gdas_tf.config.fields import RULES, Before, Formerly, Free, Metavar, Registered
 from gdas_tf.config.messages import complaint
 from gdas_tf.errors import UsageError
 
@@ -59,6 +59,11 @@ class Option:
         return next((mark.value for mark in self._marks(Before)), self.default)
 
     @property
+    def free(self) -> bool:
+        """Whether no outcome depends on it."""
+        return any(True for _ in self._marks(Free))
+
+    @property
     def metavar(self) -> str | None:
         """The placeholder of the value in `--help`, if the field names one."""
         return next((mark.text for mark in self._marks(Metavar)), None)
@@ -74,11 +79,16 @@ class Option:
         return ()
 
     @property
+    def besides(self) -> str:
+        """What is accepted besides the choices, for messages."""
+        return next((mark.besides for mark in self._marks(Registered)), "")
+
+    @property
     def kind(self) -> type:
         """The type of the value, or of its elements: int, float, bool or str."""
         if self.choices:
             return type(self.choices[0])
-        return next(part for part in self._parts() if part in (int, float, bool, str))
+        return next((part for part in self._parts() if part in (int, float, bool, str)), str)
 
     @property
     def is_bool(self) -> bool:

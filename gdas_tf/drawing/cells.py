@@ -39,7 +39,8 @@ def draw_cell(genotype: Genotype, cell: Literal["normal", "reduction"], path: st
     Grey lines are the concatenation of the nodes to the output c_{k}.
 
     Args:
-        genotype: the genotype; one without a reduction cell has the fixed reduction cell drawn.
+        genotype: the genotype; of one without a reduction cell what stands in its place is drawn, the fixed
+            reduction cell or a residual block.
         cell: which of its cells.
         path: the picture to write, .png or .svg.
 
@@ -94,6 +95,10 @@ def _cell_figure(genotype: Genotype, cell: Literal["normal", "reduction"]) -> Fi
     elif genotype.reduction is not None:
         parts, links = _searched_parts(genotype.reduction, genotype.inputs, genotype.output)
         note = f"stride 2 on the edges from {' and '.join(_INPUTS[-genotype.inputs :])}"
+    elif genotype.between == "residual":
+        title = title.replace("eduction cell", "esidual block")
+        parts, links = _residual_parts()
+        note = "in place of a reduction cell; stride 2 on the edges from the input"
     else:
         parts, links = _fixed_parts(genotype.inputs)
         note = "fixed; each branch has stride 2"
@@ -163,6 +168,25 @@ def _fixed_parts(inputs: int = 2) -> tuple[list[_Part], list[Link]]:
             nodes.append(len(parts) - 1)
     links += [Link(node, len(parts)) for node in nodes]
     parts.append(_Part("$c_{k}$", 5))
+    return parts, links
+
+
+def _residual_parts() -> tuple[list[_Part], list[Link]]:
+    """Boxes and links of the residual block of NAS-Bench-201 (Dong & Yang, ICLR 2020)."""
+    branches = (
+        (("conv_3x3", "conv_3x3"), ("conv_3x3", "conv_3x3")),
+        (("avg_pool_2x2", "avg_pool_3x3"), ("conv_1x1", "conv_1x1")),
+    )
+    parts, links = [*_input_parts(1), _Part("$+$", 3)], []
+    for branch in branches:
+        last = 0
+        for column, (text, color) in enumerate(branch, 1):
+            links.append(Link(last, len(parts)))
+            last = len(parts)
+            parts.append(_Part(text, column, OPERATIONS.get(color).color))
+        links.append(Link(last, 1))
+    links.append(Link(1, len(parts)))
+    parts.append(_Part("$c_{k}$", 4))
     return parts, links
 
 

@@ -18,7 +18,7 @@ from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
 from gdas_tf.spaces.base import SearchSpace
 
-_CURVE_COLORS = (INK, "#1f8fb8")
+_CURVE_COLORS = (INK, "#1f8fb8", "#c8682b", "#5f8f3a", "#8b62a8", "#b8901f", MUTED)
 _STEPS = (1, 2, 5, 10)
 _PERCENT = StrMethodFormatter("{x:g}%")
 _FEW_EPOCHS = 30  # up to here each epoch gets a dot
@@ -103,6 +103,89 @@ def draw_search(
         save(figure, path)
 
 
+def draw_progress(
+    metrics: Sequence[Mapping[str, Any]],
+    candidates: Sequence[Mapping[str, Any]],
+    titles: Mapping[str, str],
+    path: str | Path,
+    rounds: str = "epoch",
+) -> bool:
+    """Draws how a search went that has no logits: all its metrics, and the losses of its candidates.
+
+    Accuracies share one panel and losses another; other metrics share one with those of the same title.
+
+    Args:
+        metrics: one mapping per epoch or round: epoch, and numbers by name. What is missing is left out.
+        candidates: one mapping per candidate in their order, with its `loss`, None where it has none.
+        titles: what metrics are called, with their unit; those that are missing are called by their name.
+        path: the picture to write, .png or .svg.
+        rounds: what the lines of the metrics are, "epoch" or "round".
+
+    Returns:
+        Whether there was anything to draw. Without, no picture is written.
+
+    Raises:
+        UsageError: the suffix is another one.
+        RunError: the disk is full or read-only.
+    """
+    panels = _panels(metrics, titles)
+    losses = [math.nan if line.get("loss") is None else line["loss"] for line in candidates]
+    count = len(panels) + bool(losses)
+    if not count:
+        return False
+    columns = min(count, 3)
+    with styled(path):
+        rows = -(-count // columns)
+        figure = Figure(figsize=(max(4.0, 3.7 * columns), 0.3 + 2.7 * rows), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
+        for panel, (title, curves) in zip(axes, panels.items(), strict=False):
+            percent = 100.0 if title == "Accuracy" else 0.0
+            _add_curves(panel, metrics, curves, title, percent, rounds)
+        if losses:
+            _add_candidates(axes[len(panels)], losses)
+        for panel in axes[count:]:
+            panel.set_axis_off()
+        save(figure, path)
+    return True
+
+
+def _panels(metrics: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The curves of each panel, names by keys of the metrics, by the panel's title."""
+    keys = dict.fromkeys(
+        key for line in metrics for key, value in line.items() if isinstance(value, float | int)
+    )
+    panels: dict[str, dict[str, str]] = {}
+    for key in keys:
+        if key in ("epoch", "seconds"):
+            continue
+        words = key.replace("_", " ")
+        called = titles.get(key, words[:1].upper() + words[1:])
+        title = next(
+            (word.capitalize() for word in ("accuracy", "loss") if key.split("_")[-1] == word), called
+        )
+        name = {"loss": "weights, $D_T$", "accuracy": "weights, $D_T$"}.get(key)
+        if name is None:
+            name = {"architecture": "samples, $D_V$"}.get(key.rpartition("_")[0])
+        panels.setdefault(title, {})[key] = name or (called if key in titles and title != called else words)
+    return panels
+
+
+def _add_candidates(axes: Axes, losses: Sequence[float]) -> None:
+    """Draws the loss of each candidate in their order, and the smallest one so far."""
+    numbers = np.arange(1, len(losses) + 1)
+    best = np.fmin.accumulate(np.asarray(losses, np.float64))
+    axes.plot(numbers, losses, ".", color=FAINT, markersize=4.0, label="each candidate")
+    axes.plot(numbers, best, color=INK, linewidth=1.6, drawstyle="steps-post", label="the best so far")
+    axes.set(title="Loss of the candidates", xlabel="candidate")
+    axes.grid(axis="y", color="#e6e9ed", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlim(0, len(losses) + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.legend(loc="best", fontsize=8.0, handlelength=1.4)
+
+
 def draw_retraining(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Draws how a retraining went: accuracy, loss, learning rate and probability of drop-path by epoch.
 
@@ -141,11 +224,13 @@ def _add_curves(
     curves: Mapping[str, str],
     title: str,
     percent: float = 0.0,
+    rounds: str = "epoch",
 ) -> None:
     """Draws some metrics by epoch: `curves` maps their keys to the names in the legend.
 
     Args:
         percent: what the values are multiplied with to be percentages; 0 if they are not.
+        rounds: what the lines of the metrics are.
     """
     epochs = [row["epoch"] for row in metrics]
     for (key, name), color in zip(curves.items(), _CURVE_COLORS, strict=False):
@@ -160,7 +245,7 @@ def _add_curves(
             markersize=3.0,
             solid_capstyle="round",
         )
-    axes.set(title=title, xlabel="epoch")
+    axes.set(title=title, xlabel=rounds)
     axes.grid(axis="y", color="#e6e9ed", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlim(0, max(epochs) * 1.03 or 1)

@@ -16,6 +16,7 @@ from gdas_tf.networks.fast_layers import (
 )
 from gdas_tf.numerics.primitives import first_centre
 from gdas_tf.operations.base import OPERATIONS, Operation
+from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.spaces.macro import CellPlan
 
@@ -74,11 +75,13 @@ def is_fixed(genotype: Genotype, cell: CellPlan) -> bool:
     return cell.reduction and genotype.reduction is None
 
 
-def droppable_paths(genotype: Genotype, plan: Sequence[CellPlan]) -> Iterator[str]:
+def droppable_paths(genotype: Genotype, plan: Sequence[CellPlan], space: SearchSpace) -> Iterator[str]:
     """Yields the names of all paths of a network that drop-path may drop, in the order of building."""
     for number, cell in enumerate(plan):
         name = f"cell{number}"
         if is_fixed(genotype, cell):
+            if space.between == "residual":
+                continue
             yield from (path for path, _, _ in fixed_branches(genotype, name))
         else:
             for node in searched_cell(genotype, cell.reduction, name):
@@ -229,24 +232,37 @@ class Builder:
         return y
 
     def cell(
-        self, name: str, genotype: Genotype, before: Any, last: Any, plan: CellPlan, halved: bool
+        self,
+        name: str,
+        genotype: Genotype,
+        space: SearchSpace,
+        before: Any,
+        last: Any,
+        plan: CellPlan,
+        halved: bool,
     ) -> Any:
         """Adds a cell on the outputs of the two before it, or of the last one alone.
 
         Args:
             name: of the cell.
             genotype: the cells; it says how many inputs they have and what they give.
+            space: says whether inputs are preprocessed, and what stands between two blocks.
             before, last: the outputs.
             plan: which cell it is.
             halved: whether `last` has half of the height and width of `before`.
         """
+        if is_fixed(genotype, plan) and space.between == "residual":
+            return self.residual_block(last, plan.filters, name)
         inputs = []
-        if genotype.inputs > 1:
+        if not space.preprocess:
+            inputs.append(last)
+        elif genotype.inputs > 1:
             if halved:
                 inputs.append(self.factorized_reduction(before, plan.filters, f"{name}_input0"))
             else:
                 inputs.append(self.relu_conv_bn(before, plan.filters, 1, 1, f"{name}_input0"))
-        inputs.append(self.relu_conv_bn(last, plan.filters, 1, 1, f"{name}_input{len(inputs)}"))
+        if space.preprocess:
+            inputs.append(self.relu_conv_bn(last, plan.filters, 1, 1, f"{name}_input{len(inputs)}"))
         if is_fixed(genotype, plan):
             outputs = [
                 self.path(self.fixed_branch(inputs[number], kind, path), path, f"{name}_drop{place}")
@@ -276,6 +292,15 @@ class Builder:
                 terms = [layers.Add(name=f"{name}_node{number}", dtype=self.dtype)(terms)]
             states += terms
         return states[len(inputs) :]
+
+    def residual_block(self, x: Any, channels: int, name: str) -> Any:
+        """Adds the residual block of stride 2 of NAS-Bench-201, see
+        `gdas_tf.supernet.reduction.ResidualBlock`."""
+        y = self.relu_conv_bn(x, channels, 3, 2, f"{name}_first")
+        y = self.relu_conv_bn(y, channels, 3, 1, f"{name}_second")
+        pooled = self.average_pool(x, 2, 2, f"{name}_shortcut_pool")
+        shortcut = self.conv(pooled, channels, 1, f"{name}_shortcut")
+        return layers.Add(name=f"{name}_output", dtype=self.dtype)([y, shortcut])
 
     def fixed_branch(self, x: Any, kind: str, name: str) -> Any:
         """Adds a branch of the fixed reduction cell (figure 4 of the paper): "conv" or "max_pool".
@@ -317,7 +342,7 @@ class Builder:
 
     def cifar_stem(self, x: Any, channels: int) -> tuple[Any, Any]:
         """Returns both inputs of the first cell."""
-        x = self.batch_norm(self.conv(x, 3 * channels, 3, "stem_conv"), "stem_bn")
+        x = self.batch_norm(self.conv(x, channels, 3, "stem_conv"), "stem_bn")
         return x, x
 
     def imagenet_stem(self, x: Any, channels: int) -> tuple[Any, Any]:

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import check_settings, keras
 from gdas_tf.networks.builder import Builder, droppable_paths
+from gdas_tf.spaces.base import SPACES, SearchSpace
 from gdas_tf.spaces.genotype import Genotype
-from gdas_tf.spaces.macro import stack
 
 layers = keras.layers
 
@@ -37,6 +37,7 @@ def build_network(
     image_shape: Sequence[int],
     classes: int,
     *,
+    space: SearchSpace | None = None,
     channels: int = 36,
     cells: int = 6,
     macro: str = "paper",
@@ -54,20 +55,24 @@ def build_network(
 ) -> keras.Model:
     """Builds the network of a genotype (Dong & Yang, CVPR 2019, figure 3).
 
-    Stem; N normal cells, reduction cell, N normal, reduction, N normal, with C, 2C and 4C channels; global
-    average pooling, dense.
+    In the space of DARTS: stem; N normal cells, reduction cell, N normal, reduction, N normal, with C, 2C and
+    4C channels; global average pooling, dense.
 
     Args:
-        genotype: the cells. Without a reduction cell in it, the fixed reduction cell of the paper is used.
+        genotype: the cells. Without a reduction cell in it, what `space.between` names is used: the fixed
+            reduction cell of the paper, or a residual block.
         image_shape: (height, width, channels) of an image; 8x8 pixels or more, not necessarily square.
         classes: number of classes.
+        space: the search space of the cells, which says how they are stacked to a network; None stands for
+            the registered one that the genotype names, or else for "darts".
         channels: C, channels of the first block.
         cells: N, normal cells per block.
         macro: "paper", or "autodl" with N - 1 normal cells in the second and third block.
         stem: "cifar" is one 3x3 convolution; "imagenet" reduces the image by 8 before the first cell; "auto"
             takes the latter for images of more than 64x64 pixels.
         head_norm: whether batch norm and ReLU stand before the global pooling, as in AutoDL-Projects (2020).
-            The networks of the papers of DARTS and GDAS have neither.
+            The networks of the papers of DARTS and GDAS have neither; those of a space whose `head_norm` is
+            set always have both.
         initializer: of the weights before training. "torch" is PyTorch's, which every published result was
             made with: uniform in +-1 / sqrt(fan in), the bias of the dense layer too. "he" is normal with
             variance 2 / fan in (He et al., ICCV 2015), 1 / fan in and a bias of 0 in the dense layer.
@@ -94,26 +99,29 @@ def build_network(
     """
     check_settings()
     _check(image_shape, classes, channels, stem, initializer)
-    plan = stack(channels, cells, macro)
+    space = space_of(genotype) if space is None else space
+    _check_space(genotype, space)
+    plan = space.stack(channels, cells, macro)
     if training is None:
         training = auxiliary or drop_path > 0
     builder = Builder(training=training, seed=seed, dtype=dtype, initial=initializer)
     image = keras.Input(image_shape, name="image", dtype="float32")
     if drop_path:
-        builder.draw_factors(image, list(droppable_paths(genotype, plan)), drop_path)
+        builder.draw_factors(image, list(droppable_paths(genotype, plan, space)), drop_path)
 
     x = builder.standardize(image, mean, std)
     wide = stem == "imagenet" or (stem == "auto" and image_shape[0] * image_shape[1] > 64 * 64)
-    before, last = builder.imagenet_stem(x, channels) if wide else builder.cifar_stem(x, channels)
+    stem_layers = builder.imagenet_stem if wide else builder.cifar_stem
+    before, last = stem_layers(x, channels if wide else space.stem * channels)
     outputs = {}
     for number, cell in enumerate(plan):
         halved = cell.after_reduction or (wide and number == 0)
-        before, last = last, builder.cell(f"cell{number}", genotype, before, last, cell, halved)
+        before, last = last, builder.cell(f"cell{number}", genotype, space, before, last, cell, halved)
         if auxiliary and cell.reduction and cell.filters == 4 * channels:
             outputs["auxiliary"] = builder.auxiliary_head(last, classes)
     builder.check_factors()
 
-    if head_norm:
+    if head_norm or space.head_norm:
         last = builder.relu(builder.batch_norm(last, "head_bn"), "head_relu")
     logits = builder.classify(last, classes, "logits")
     if training:
@@ -122,9 +130,32 @@ def build_network(
     return keras.Model(image, probabilities, name=name or "network")
 
 
+def space_of(genotype: Genotype) -> SearchSpace:
+    """Returns the registered space that a genotype names, "darts" where it names none.
+
+    Raises:
+        UsageError: no space of that name is registered.
+    """
+    return SPACES.get(genotype.space or "darts")
+
+
 def count_parameters(model: keras.Model) -> int:
     """Returns the number of trainable parameters, batch norm's scales and offsets included."""
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+
+def _check_space(genotype: Genotype, space: SearchSpace) -> None:
+    """Makes sure that cells fit the network of a space that takes a cell's input as it is."""
+    if space.preprocess:
+        return
+    found = (genotype.inputs, genotype.output, genotype.reduction is None)
+    if found != (1, "last", True):
+        raise UsageError(
+            f"genotype: it has {genotype.inputs} inputs a cell, the output {genotype.output} and "
+            f"{'no' if found[2] else 'a'} reduction cell; those of the search space {space.name} "
+            "(search.space) have 1 input, the output last and no reduction cell; set search.space to the "
+            "space of the genotype"
+        )
 
 
 def _check(image_shape: Sequence[int], classes: int, channels: int, stem: str, initializer: str) -> None:

@@ -361,6 +361,10 @@ def subsample_gradient(dy: tf.Tensor, input_shape: tf.TensorShape) -> tf.Tensor:
     """Gradient of `subsample` by its input, of shape `input_shape`: zero between the pixels taken."""
     row, column = first_centre(input_shape)
     batch, height, width, channels = input_shape
+    if row and column:  # in the view of `subsample`
+        pairs = tf.reshape(dy, constant((-1, width // 2, channels)))
+        padded = tf.pad(pairs, constant(((0, 0), (width // 2, 0), (channels, 0))))
+        return tf.reshape(padded, constant((-1, height, width, channels)))
     gradient = tf.raw_ops.AvgPoolGrad(
         orig_input_shape=constant((batch, height - row, width - column, channels)),
         grad=dy,

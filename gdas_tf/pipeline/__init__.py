@@ -24,6 +24,7 @@ from gdas_tf.pipeline.artefacts import (
     read_genotype,
     set_genotype,
 )
+from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job, begin, go_on, load_data
 from gdas_tf.pipeline.measured_data import common_record, data_of_networks
 from gdas_tf.pipeline.stages import (
@@ -41,10 +42,13 @@ from gdas_tf.pipeline.stages import (
     run_retraining,
     run_search,
 )
+from gdas_tf.pipeline.truth import look_up, open_table
+from gdas_tf.spaces.table import Table
 
 __all__ = [
     "STAGES",
     "Job",
+    "Table",
     "begin",
     "check_before_start",
     "common_record",
@@ -54,9 +58,12 @@ __all__ = [
     "export_network",
     "genotype_of_logits",
     "go_on",
+    "how_certain",
     "load_data",
     "load_model",
+    "look_up",
     "measure_files",
+    "open_table",
     "parse_genotype",
     "read_genotype",
     "run_all",

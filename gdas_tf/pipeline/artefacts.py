@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,60 +18,89 @@ if TYPE_CHECKING:
 
     from gdas_tf.config.config import Config
     from gdas_tf.runs.run import Run
+    from gdas_tf.spaces.base import SearchSpace
     from gdas_tf.spaces.genotype import Genotype
 
 
 def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
-    """Returns the genotype of the last logits in a file.
+    """Returns the genotype of the last arrays in a file.
 
     Args:
-        path: an .npz with `normal` [epochs + 1, edges, operations] (or [edges, operations]), and `reduction`
-            alike unless the reduction cell is fixed.
-        config: operations, nodes, rule and ranks.
+        path: an .npz as a search writes it. Of a strategy that learns logits it has `normal`
+            [epochs + 1, edges, operations] (or [edges, operations]), and `reduction` alike unless the
+            reduction cell is fixed; of another one the arrays that the strategy has, [epochs + 1, …] each.
+        config: strategy, operations, nodes, rule and ranks.
 
     Raises:
-        UsageError: the file is missing, damaged, or doesn't fit the search space.
+        UsageError: the file is missing, damaged, or doesn't fit the strategy or the search space.
     """
+    from gdas_tf.spaces.genotype import Genotype
     from gdas_tf.strategies.base import STRATEGIES
 
-    logits = load_logits(path)
-    space = config.space
-    wanted = (space.edge_count, len(space.operations))
-    last = {}
-    for name, values in logits.items():
-        epochs = values.ndim == len(wanted[: 1 if name.endswith("_edges") else 2]) + 1
-        last[name] = values[-1] if epochs else values
-    for name in ("normal", "reduction"):
-        if name in last and (values := last[name]).shape != wanted:
-            raise UsageError(
-                f"logits {path}: {name} has shape {list(values.shape)}, and the search space has {wanted[0]} "
-                f"edges and {wanted[1]} operations; set search.operations and search.nodes as searched"
-            )
-    return STRATEGIES.get(config.search.strategy).from_config(config).genotype(last, config)
+    name = config.search.strategy
+    kind = STRATEGIES.get(name)
+    arrays = load_arrays(path)
+    if kind.derives:
+        check_logits(path, arrays, config.space)
+    last = {key: values[-1] if _has_epochs(key, values) else values for key, values in arrays.items()}
+    try:
+        genotype = kind.from_config(config).genotype(last, config)
+    except KeyError as error:
+        raise UsageError(
+            f"logits {path}: found {', '.join(arrays)}, and the strategy {name} needs {error.args[0]}; set "
+            "search.strategy as searched"
+        ) from error
+    return Genotype.of(config.space, genotype.normal, genotype.reduction, genotype.name)
 
 
-def load_logits(path: str | Path) -> dict[str, np.ndarray]:
-    """Returns the arrays `normal` and, unless the reduction cell is fixed, `reduction` of a logits file; and
-    `normal_edges` and `reduction_edges`, if it has logits of the edges.
+def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Returns the arrays that a search wrote of its strategy, [epochs + 1, …] each.
 
     Raises:
         UsageError: the file is missing or damaged.
     """
     if not Path(path).is_file():
         raise UsageError(f"logits {path}: there is no such file")
-    found = read_npz(path, f"logits {path}", "a search writes such files")
-    kinds = ("normal", "reduction")
-    edges = {name: found[name] for kind in kinds if (name := f"{kind}_edges") in found}
-    arrays = {name: found[name] for name in kinds if name in found}
-    if "normal" not in arrays:
-        raise UsageError(f"logits {path}: it has no array `normal`, as a search writes it")
+    arrays = dict(read_npz(path, f"logits {path}", "a search writes such files"))
+    if not arrays:
+        raise UsageError(f"logits {path}: it has no array; a search writes some")
     for name, values in arrays.items():
-        if values.ndim not in (2, 3) or not values.size:
+        dimensions = (2, 3) if name in KINDS else range(1, 33)
+        if values.ndim not in dimensions or not values.size:
             raise UsageError(
                 f"logits {path}: {name} has shape {list(values.shape)}; accepted is "
-                "[epochs, edges, operations]"
+                f"[epochs, {'edges, operations' if name in KINDS else '…'}]"
             )
-    return arrays | edges
+    return arrays
+
+
+def check_logits(path: str | Path, arrays: Mapping[str, np.ndarray], space: SearchSpace) -> None:
+    """Makes sure that arrays are logits of a search space.
+
+    Raises:
+        UsageError: there are none, or they have another shape.
+    """
+    if "normal" not in arrays:
+        raise UsageError(f"logits {path}: it has no array `normal`, as a search writes it")
+    wanted = (space.edge_count, len(space.operations))
+    for name in KINDS:
+        if name in arrays and (found := arrays[name].shape[-2:]) != wanted:
+            raise UsageError(
+                f"logits {path}: {name} has shape {list(found)}, and the search space has {wanted[0]} "
+                f"edges and {wanted[1]} operations; set search.operations and search.nodes as searched"
+            )
+
+
+def _has_epochs(name: str, values: np.ndarray) -> bool:
+    """Whether the first axis of an array is that of the epochs; logits may be those of one epoch alone."""
+    return values.ndim == (3 if name in KINDS else 2 if name in _EDGES else values.ndim)
+
+
+KINDS = ("normal", "reduction")
+"""Names of logits of operations, [epochs, edges, operations]."""
+
+_EDGES = ("normal_edges", "reduction_edges")
+"""Names of logits of edges, [epochs, edges]."""
 
 
 def parse_genotype(text: str) -> Genotype:

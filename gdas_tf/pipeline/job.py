@@ -143,6 +143,7 @@ def load_data(config: Config) -> DataSet:
         image_size=data.image_size,
         image_channels=data.image_channels,
         test_fraction=data.test_fraction,
+        train_images=data.train_images,
         seed=config.seed,
     )
     check_class_names(loaded)
@@ -170,7 +171,7 @@ def begin(directory: str | Path, config: Config, *, command: Sequence[str] = ())
         ...     run_search(job)["epochs"]
     """
     Run.check_free(directory)
-    was_there = Path(directory).exists()
+    was_there = Run(directory, config).path.exists()
     data = load_data(config)
     run = Run.create(directory, config)
     with run.lock():

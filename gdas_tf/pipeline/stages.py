@@ -16,14 +16,17 @@ from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.pipeline.artefacts import (
     draw_cells,
     genotype_of_logits,
-    load_logits,
+    load_arrays,
     load_model,
     model_file,
     read_genotype,
     set_genotype,
     verified_accuracies,
 )
+from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job
+from gdas_tf.pipeline.truth import look_up, open_table, true_curve
+from gdas_tf.runs.journal import Journal
 from gdas_tf.runs.run import Run
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.data.identity import DataIdentity
     from gdas_tf.spaces.genotype import Genotype
+    from gdas_tf.spaces.table import Table
 
 
 def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | None = None) -> None:
@@ -50,6 +54,7 @@ def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | Non
     from gdas_tf import preflight
 
     try:
+        open_table(job.config)
         preflight.check_before_start(job.config, job.data, stages, genotype, job.run.path)
     except (UsageError, RunError):
         if job.config_before not in (None, job.config):
@@ -92,18 +97,20 @@ def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
 
 
 def run_search(job: Job) -> dict[str, Any]:
-    """Trains the supernet and its logits.
+    """Trains the supernet and its logits, or searches as another strategy does.
 
     Returns:
-        `epochs`, `accuracy` (of the last epoch, where weights learn), `architecture_accuracy` (where the
-        logits learn), `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all
-        epochs, and `files`.
+        `epochs` (or rounds, of a strategy without a supernet), `accuracy` (of the last epoch, where weights
+        learn), `architecture_accuracy` (where the logits learn), `best_loss` (on D_V, of the best candidate),
+        `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all epochs,
+        `warnings` (lines on a result that is a coin flip or degenerate), and `files`. What a strategy has not
+        is None or empty.
 
     Raises:
         UsageError: the search has begun and the job does not resume, or the data have changed since.
         RunError: the search diverged, or the disk is full or read-only.
     """
-    run, config = job.run, job.config.search
+    run = job.run
     _check_begun(job, "search")
     if run.finished("search"):
         progress("the search has finished all its epochs already")
@@ -117,12 +124,14 @@ def run_search(job: Job) -> dict[str, Any]:
         search(job.config, data, run, resume=job.resume)
     first, last = run.metrics("search")[0], run.metrics("search")[-1]
     return {
-        "epochs": config.epochs,
-        "accuracy": last["accuracy"],
-        # Only strategies that learn from images of D_V have the one, only those with logits the other.
+        "epochs": len(run.metrics("search")),
+        # Each strategy has some of these: weights, learning from images of D_V, candidates, logits.
+        "accuracy": last.get("accuracy"),
         "architecture_accuracy": last.get("architecture_accuracy"),
+        "best_loss": last.get("best_loss"),
         "normal_entropy": [line["normal_entropy"] for line in (first, last) if "normal_entropy" in line],
         "seconds": sum(line["seconds"] for line in run.metrics("search")),
+        "warnings": how_certain(run.file("search/logits.npz"), job.config)["warnings"],
         "files": _files(run, "search/metrics.jsonl", "search/logits.npz"),
     }
 
@@ -131,7 +140,10 @@ def run_derivation(job: Job) -> dict[str, Any]:
     """Chooses the genotype from the logits of the last epoch.
 
     Returns:
-        `genotype` in the short notation, and `files`.
+        `genotype` in its notation, `edges` and `warnings` as `gdas_tf.pipeline.certainty.how_certain` gives
+        them, and `files`; with a table of true accuracies (`search.table`) also `truth`: what
+        `gdas_tf.pipeline.truth.look_up` returns, and `epochs`, the accuracies of the cells that the search
+        would have given before its first epoch and after each.
 
     Raises:
         UsageError: there are no logits yet, or a network was trained with another genotype in this run.
@@ -141,9 +153,16 @@ def run_derivation(job: Job) -> dict[str, Any]:
     if not logits.exists():
         raise MissingStageError(run.path, "no logits", "search")
     genotype = genotype_of_logits(logits, job.config)
+    truth = {}
+    if (table := open_table(job.config)) is not None:
+        column = job.config.search.table_column
+        curve = true_curve(load_arrays(logits), job.config, table, column)
+        truth = {"truth": {**look_up(genotype, table, column), "epochs": curve}}
     set_genotype(run, genotype)
     job.record()
-    return {"genotype": genotype.to_text(), "files": _files(run, "genotype.json")}
+    certain = how_certain(logits, job.config, genotype)
+    files = _files(run, "genotype.json")
+    return {"genotype": genotype.to_text(), **certain, "files": files, **truth}
 
 
 def run_retraining(job: Job) -> dict[str, Any]:
@@ -251,14 +270,16 @@ def run_drawing(job: Job) -> dict[str, Any]:
     Raises:
         UsageError: there is nothing to draw yet.
     """
-    from gdas_tf.drawing.curves import draw_retraining, draw_search
+    from gdas_tf.drawing.curves import draw_retraining
 
     run = job.run
     pictures = []
     if run.begun("search") and run.file("search/logits.npz").exists():
-        logits = load_logits(run.file("search/logits.npz"))
-        pictures.append(run.file("pictures/search.png"))
-        draw_search(run.metrics("search"), logits, run.config.space, pictures[-1])
+        pictures += _draw_search(run)
+        if (table := open_table(run.config)) is not None:
+            arrays = load_arrays(run.file("search/logits.npz"))
+            pictures.append(run.file("pictures/true_accuracy.png"))
+            _draw_truth(true_curve(arrays, run.config, table, run.config.search.table_column), run, table)
     if run.file("genotype.json").exists():
         pictures += draw_cells(read_genotype(run), run.file("pictures"))
     if run.metrics("retrain"):
@@ -342,6 +363,39 @@ def measure_files(files: Sequence[Path], config: Config, data: DataSet | None = 
         providers=options.providers,
         **labelled,
     )
+
+
+def _draw_search(run: Run) -> list[Path]:
+    """Draws the logits of a search by epoch, or, of a strategy that has none, its metrics."""
+    from gdas_tf.drawing.curves import draw_progress, draw_search
+    from gdas_tf.drawing.race import draw_race
+    from gdas_tf.strategies.base import STRATEGIES
+
+    picture = run.file("pictures/search.png")
+    arrays, metrics = load_arrays(run.file("search/logits.npz")), run.metrics("search")
+    strategy = STRATEGIES.get(run.config.search.strategy).from_config(run.config)
+    if "normal" in arrays:
+        draw_search(metrics, arrays, run.config.space, picture)
+        return [picture]
+    lines = Journal(run.file("search/candidates.jsonl")).read()
+    rungs = [line for line in lines if "round" in line]
+    candidates = [line for line in lines if "round" not in line]
+    pictures = []
+    if any(line.get("loss") is not None for line in rungs):
+        pictures.append(run.file("pictures/race.png"))
+        draw_race(rungs, pictures[-1])
+    rounds = "epoch" if strategy.trains_supernet else "round"
+    if draw_progress(metrics, candidates, strategy.titles, picture, rounds):
+        pictures.append(picture)
+    return pictures
+
+
+def _draw_truth(curve: list[float | None], run: Run, table: Table) -> None:
+    from gdas_tf.drawing.truth import draw_truth
+
+    column = table.column(run.config.search.table_column)
+    title = f"True accuracy of each epoch's cell: {column}"
+    draw_truth(curve, table.best(column), title, run.file("pictures/true_accuracy.png"))
 
 
 def _check_begun(job: Job, stage: str) -> None:

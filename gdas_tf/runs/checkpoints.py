@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gdas_tf.errors import UsageError
 from gdas_tf.files import atomic_path
 from gdas_tf.runs.arithmetic import about_arithmetic
+from gdas_tf.user_files import read_npz
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,17 +55,12 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     Raises:
         UsageError: it is damaged.
     """
-    import numpy as np
-
     if not path.exists():
         return None
+    what, advice = f"checkpoint {path} is damaged", f"remove {path.parent} to begin the stage again"
+    arrays = read_npz(path, what, advice)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         about = json.loads(str(arrays.pop(_ABOUT)[()]))
         return Checkpoint(arrays, int(about["epochs_done"]), dict(about["depends_on"]), about)
-    except Exception as error:  # zipfile, zlib, NumPy and JSON each have errors of their own
-        raise UsageError(
-            f"checkpoint {path} is damaged ({error or type(error).__name__}); "
-            f"remove {path.parent} to begin the stage again"
-        ) from error
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UsageError(f"{what}: it does not say what it is of ({error!r}); {advice}") from error

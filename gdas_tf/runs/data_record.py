@@ -10,6 +10,7 @@ from gdas_tf.data.identity import DataIdentity, DataRecord, check_same_data
 from gdas_tf.errors import UsageError
 from gdas_tf.files import atomic_path, read_json, write_json
 from gdas_tf.runs.run import Run
+from gdas_tf.user_files import read_npz
 
 if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet
@@ -31,9 +32,9 @@ def read_record(run: Run) -> DataRecord | None:
         return None
     try:
         identity = DataIdentity.from_json(read_json(path))
-        with np.load(arrays, allow_pickle=False) as file:
-            return DataRecord(identity, *(file[name].astype(np.uint64) for name in ("train", "test")))
-    except Exception as error:  # JSON, zipfile, zlib and NumPy each have errors of their own
+        found = read_npz(arrays, "data.npz", "bring it back as it was")
+        return DataRecord(identity, *(found[name].astype(np.uint64) for name in ("train", "test")))
+    except (UsageError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"run directory {run.path}: data.json and data.npz, which say what data it was made on, are "
             f"damaged ({error}); remove both to go on without the comparison"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdas_tf.config.config import Config, differences
+from gdas_tf.config.config import Config, differences, options
 from gdas_tf.config.former import completed, former_config
 from gdas_tf.errors import UsageError
 from gdas_tf.files import TEMPORARY, atomic_write, is_run_directory, read_json, remove, write_json, writing
@@ -17,6 +17,8 @@ from gdas_tf.runs.arithmetic import check_arithmetic
 from gdas_tf.runs.checkpoints import load_checkpoint, save_checkpoint
 from gdas_tf.runs.metrics import append_line, keep_lines, read_lines
 from gdas_tf.runs.versions import versions
+from gdas_tf.strategies.base import STRATEGIES
+from gdas_tf.user_files import user_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +29,10 @@ FILES: dict[str, str] = {
     "data.json": "the data: classes, number of images, fingerprints of the training and the test images",
     "data.npz": "fingerprint of every training and test image",
     "search/metrics.jsonl": "metrics of the search, one line per epoch",
-    "search/logits.npz": "logits of every epoch, of the normal and the reduction cell",
+    "search/candidates.json": "the candidates of a race, as they were when it began",
+    "search/candidates.jsonl": "the candidates of a search that compares some, one line for each",
+    "search/trials": "outcomes of short trainings of candidates, one file for each",
+    "search/logits.npz": "the strategy's arrays of every epoch, as the logits of both cells",
     "search/checkpoint.npz": "state of the search after the last finished epoch, to resume from",
     "genotype.json": "the derived genotype",
     "retrain/metrics.jsonl": "metrics of the retraining, one line per epoch",
@@ -56,7 +61,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path, config: Config) -> None:
-        self.path = Path(path)
+        self.path = user_path(path, "run directory")
         self.config = config
 
     @staticmethod
@@ -66,7 +71,7 @@ class Run:
         Raises:
             UsageError: there is something already.
         """
-        path = Path(path)
+        path = user_path(path, "run directory")
         if path.exists() and not path.is_dir():
             raise UsageError(f"run directory {path}: it is a file; choose another run directory")
         if path.is_dir() and any(item.name != ".lock" for item in path.iterdir()):
@@ -97,7 +102,7 @@ class Run:
         Raises:
             UsageError: there is none at `path`, or its configuration is damaged.
         """
-        path = Path(path)
+        path = user_path(path, "run directory")
         if not path.is_dir():
             raise UsageError(
                 f"run directory {path}: {'it is a file' if path.exists() else 'it does not exist'}"
@@ -161,13 +166,18 @@ class Run:
         self.config = config
 
     def begun(self, stage: str) -> bool:
-        """Returns whether `search` or `retrain` has finished an epoch in this directory."""
-        return self.file(f"{stage}/checkpoint.npz").exists() or self.file(f"{stage}/metrics.jsonl").exists()
+        """Returns whether `search` or `retrain` has finished an epoch, or a trial, in this directory."""
+        files = ["checkpoint.npz", "metrics.jsonl", *(["trials"] if stage == "search" else [])]
+        return any(self.file(f"{stage}/{name}").exists() for name in files)
 
     def finished(self, stage: str) -> bool:
         """Returns whether `search` or `retrain` has done all its epochs and written its outcome."""
         outcome = self.file({"search": "search/logits.npz", "retrain": "model.keras"}[stage])
-        return outcome.exists() and len(self.metrics(stage)) >= self.config.get(f"{stage}.epochs")
+        if stage == "search":
+            epochs = STRATEGIES.get(self.config.search.strategy).rounds(self.config)
+        else:
+            epochs = self.config.retrain.epochs
+        return outcome.exists() and len(self.metrics(stage)) >= epochs
 
     def record_command(self, arguments: Sequence[str] = ()) -> None:
         """Writes versions.json: the versions in use, the machine, and one more command line if there is one.
@@ -265,12 +275,18 @@ class Run:
         values = (config or self.config).to_dict()
         result = {"seed": values["seed"], **{name: values[name] for name in _STAGE_SECTIONS[stage]}}
         if stage == "search" and (strategy := values["search"]["strategy"]) in values:
-            result[strategy] = values[strategy]
+            free = {option.name for option in options(strategy) if option.free}
+            result[strategy] = {name: value for name, value in values[strategy].items() if name not in free}
         for name in ("data_dir", "cache_dir"):  # the same data may be moved elsewhere
             del result["data"][name]
+        for name in ("table", "table_column"):  # the outcome is only judged by them
+            result.get("search", {}).pop(name, None)
         genotype = self.file("genotype.json")
         if stage == "retrain" and genotype.exists():
             result["genotype"] = read_json(genotype)
+        if stage == "retrain" and values["search"]["space"] != "darts":
+            # It says how the network is built. (Runs of DARTS from before there were others lack it.)
+            result["space"] = {name: values["search"][name] for name in ("space", "definition")}
         return result
 
     def _check_same(self, stage: str, found: Mapping, wanted: Mapping) -> None:

@@ -36,6 +36,7 @@ RULES = ("edges", "pairs")
 
 Output = Literal["concatenation", "last"]
 Keep = Literal["best", "all"]
+Between = Literal["frc", "residual"]
 
 INPUTS = (1, 2)
 """The numbers of inputs that a cell may have."""
@@ -46,10 +47,19 @@ OUTPUTS: tuple[Output, ...] = get_args(Output)
 KEEPS: tuple[Keep, ...] = get_args(Keep)
 """Which edges a genotype may keep."""
 
+BETWEEN: tuple[Between, ...] = get_args(Between)
+"""What may stand between two blocks where no reduction cell is searched."""
+
+CUSTOM = "custom"
+"""The name of a space that a YAML file describes (`gdas_tf.spaces.custom`); it is not registered."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
     """Inputs, nodes, edges, operations and output of a searched cell, and the networks made of such cells.
+
+    The supernet (`gdas_tf.supernet.network`) and the derived network (`gdas_tf.networks.derived`) are both
+    built as it says.
 
     A cell of two inputs takes the outputs c_{k-2} and c_{k-1} of the two cells before, a cell of one input
     takes c_{k-1}. It computes the nodes 0, 1, …; node i may take the cell's inputs and every node before it.
@@ -66,10 +76,21 @@ class SearchSpace:
         inputs: number of inputs of a cell, 1 or 2.
         keep: which edges a genotype keeps: the "best" `inputs_per_node` of each node, or "all" of them.
         output: what a cell gives: the "concatenation" of its nodes, or its "last" node.
-        reduction: whether a reduction cell is searched too. Without one a network has the fixed reduction
-            cell wherever `stack` places a reduction cell.
-        stack: the macro architecture: takes the channels, the number of cells of a block and the name of a
+        reduction: whether a reduction cell is searched too. Without one a network has what `between` names
+            wherever `stack` places a reduction cell.
+        stack: how cells are stacked: takes the channels, the number of cells of a block and the name of a
             macro, and returns the cells of a network, as `gdas_tf.spaces.macro.stack`.
+        between: what stands between two blocks where no reduction cell is searched: "frc", the fixed
+            reduction cell of Dong & Yang (CVPR 2019), or "residual", the residual block of NAS-Bench-201.
+        stem: channels of the first convolution, in multiples of those of the first block.
+        preprocess: whether a cell takes each of its inputs through ReLU, 1x1 convolution and batch norm.
+            Without, its input is the output of the cell before as it is; this needs one input, a stem of 1,
+            the output "last", no reduction cell, and residual blocks.
+        head_norm: whether a network always has batch norm and ReLU before the global pooling; where not,
+            `retrain.head_norm` says it.
+        with_none: whether `none` is an operation like the others, which a genotype may have.
+        cells, channels: normal cells of a block, and channels of the first one, in the search and in the
+            retraining, unless the user says other numbers; None for the defaults of the configuration.
 
     Raises:
         UsageError: an operation is unknown or stands twice, nothing but `none` is left, or another value is
@@ -94,13 +115,21 @@ class SearchSpace:
     output: Output = "concatenation"
     reduction: bool = True
     stack: Callable[[int, int, str], list[CellPlan]] = stack
+    between: Between = "frc"
+    stem: int = 3
+    preprocess: bool = True
+    head_norm: bool = False
+    with_none: bool = False
+    cells: int | None = None
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operations", tuple(self.operations))
         self._check_operations()
         if not _is_count(self.nodes):
             raise UsageError(f"search space: nodes is {self.nodes!r}; accepted is a whole number from 1")
-        for field, accepted in (("inputs", INPUTS), ("keep", KEEPS), ("output", OUTPUTS)):
+        choices = {"inputs": INPUTS, "keep": KEEPS, "output": OUTPUTS, "between": BETWEEN}
+        for field, accepted in choices.items():
             value = getattr(self, field)
             if value not in accepted or isinstance(value, bool | float):
                 raise UsageError(
@@ -113,6 +142,27 @@ class SearchSpace:
                 f"search space: inputs_per_node is {self.inputs_per_node!r}; accepted is a whole number from "
                 f"1 to {self.most_inputs}, the inputs of the last of {self.nodes} nodes"
             )
+        self._check_macro()
+
+    def _check_macro(self) -> None:
+        for field in ("reduction", "preprocess", "head_norm", "with_none"):
+            if not isinstance(getattr(self, field), bool):
+                raise UsageError(
+                    f"search space: {field} is {getattr(self, field)!r}; accepted are true and false"
+                )
+        for field in ("stem", "cells", "channels"):
+            value = getattr(self, field)
+            if not (_is_count(value) or value is None and field != "stem"):
+                raise UsageError(f"search space: {field} is {value!r}; accepted is a whole number from 1")
+        if not self.preprocess:
+            needed = {"inputs": 1, "stem": 1, "output": "last", "reduction": False, "between": "residual"}
+            for field, value in needed.items():
+                if getattr(self, field) != value:
+                    raise UsageError(
+                        f"search space: {field} is {getattr(self, field)!r} and preprocess is False; a cell "
+                        "that takes its input as it is must give as many channels as it takes, for which "
+                        f"{field} must be {value!r}"
+                    )
 
     def _check_operations(self) -> None:
         for position, name in enumerate(self.operations):
@@ -134,7 +184,7 @@ class SearchSpace:
         operations: str | None = None,
         nodes: int | None = None,
         inputs_per_node: int | None = None,
-        space: str = "darts",
+        space: str | SearchSpace = "darts",
     ) -> SearchSpace:
         """Returns a registered space, perhaps with other operations or of another size.
 
@@ -144,7 +194,7 @@ class SearchSpace:
             nodes: number of computed nodes; None for that of the space.
             inputs_per_node: number of inputs that a node keeps; None for that of the space, or as many as
                 the last of `nodes` has.
-            space: name of the space, out of `SPACES`.
+            space: the space, or its name out of `SPACES`.
 
         Raises:
             UsageError: there is no such space or operation, or a number is out of range.
@@ -152,7 +202,7 @@ class SearchSpace:
         changed: dict[str, Any] = {}
         if operations is not None:
             changed["operations"] = _operations(operations)
-        own = SPACES.get(space)
+        own = SPACES.get(space) if isinstance(space, str) else space
         if nodes is not None:
             changed["nodes"] = nodes
             if _is_count(nodes):
@@ -187,7 +237,13 @@ class SearchSpace:
         return filters if self.output == "last" else self.nodes * filters
 
     def candidates(self, keep_none: bool = False) -> list[int]:
-        """The columns of the operations that a derivation may choose: all, or all but `none`."""
+        """The columns of the operations that a genotype may have: all, or all but `none`.
+
+        Args:
+            keep_none: whether `none` is among them also where it is not an operation like the others
+                (`with_none`).
+        """
+        keep_none = keep_none or self.with_none
         return [i for i, operation in enumerate(self.operations) if keep_none or operation != "none"]
 
     def highest_rank(self, rule: str = "edges", keep_none: bool = False) -> tuple[int, str]:
@@ -211,19 +267,20 @@ class SearchSpace:
         return pairs, f"node 0 has {pairs} pairs, {operations} operations on {each}"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `json.dumps` takes: every value but the macro architecture, which the name stands
+        """Returns what `json.dumps` takes: every value but the stacking of cells, which the name stands
         for."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "stack"}
         return values | {"operations": list(self.operations)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> SearchSpace:
-        """Returns the space of what `to_json` gave, with the macro architecture of the space of that name.
+        """Returns the space of what `to_json` gave, with the stacking of the space of that name.
 
         Raises:
             UsageError: there is no space of that name, or a value is not accepted.
         """
-        return dataclasses.replace(SPACES.get(values["name"]), **values)
+        named = SearchSpace(name=CUSTOM) if values["name"] == CUSTOM else SPACES.get(values["name"])
+        return dataclasses.replace(named, **values)
 
 
 def _operations(text: str) -> tuple[str, ...]:
@@ -246,5 +303,5 @@ def _is_count(value: object) -> bool:
 SPACES: Registry[SearchSpace] = Registry("search space")
 """The search spaces by name. A file of its own makes a `SearchSpace` and registers it here."""
 
-for _module in ("gdas_tf.spaces.darts",):
+for _module in ("gdas_tf.spaces.darts", "gdas_tf.spaces.nasbench201"):
     importlib.import_module(_module)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 import re
 from collections.abc import Mapping
@@ -12,8 +11,23 @@ from typing import Any, Literal, NamedTuple
 
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
-from gdas_tf.spaces.base import INPUTS, OUTPUTS, Output, SearchSpace
-from gdas_tf.spaces.notation import ABOUT, FIXED, KEYS, cell_from_text, cell_to_text, show, words
+from gdas_tf.spaces.base import BETWEEN, INPUTS, OUTPUTS, Between, Output, SearchSpace
+from gdas_tf.spaces.nasbench201 import NASBENCH201
+from gdas_tf.spaces.notation import (
+    ABOUT,
+    BARS,
+    CELL,
+    FIXED,
+    KEYS,
+    cell_from_bars,
+    cell_from_text,
+    cell_to_bars,
+    cell_to_text,
+    format_json,
+    is_bars,
+    show,
+    words,
+)
 from gdas_tf.spaces.published import CELLS, RETIRED
 from gdas_tf.user_files import parse_json, read_text
 
@@ -54,6 +68,10 @@ class Genotype:
         inputs: number of inputs of each cell: 2, the outputs of the two cells before, or 1, that of the cell
             before.
         output: what a cell gives: "concatenation" of its nodes, or its "last" node.
+        space: name of the search space whose networks it is for, or None, which stands for "darts". The edges
+            of a node of "nasbench201" are brought to the order of their inputs.
+        between: what such networks have between two blocks where there is no reduction cell, see
+            `SearchSpace`.
 
     Raises:
         UsageError: the cells are not valid; the message names the place.
@@ -72,6 +90,8 @@ class Genotype:
     name: str | None = dataclasses.field(default=None, compare=False)
     inputs: int = 2
     output: Output = "concatenation"
+    space: str | None = dataclasses.field(default=None, compare=False)
+    between: Between = dataclasses.field(default="frc", compare=False)
 
     def __post_init__(self) -> None:
         if self.inputs not in INPUTS or isinstance(self.inputs, bool | float):
@@ -79,14 +99,21 @@ class Genotype:
                 f"genotype: inputs is {show(self.inputs)}; accepted are {' and '.join(map(str, INPUTS))}, "
                 "the number of cells before whose outputs a cell takes"
             )
-        if self.output not in OUTPUTS:
-            raise UsageError(
-                f"genotype: output is {show(self.output)}; accepted are {', '.join(OUTPUTS)} (what a cell "
-                "makes of its nodes)"
-            )
-        if self.name is not None and not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
-            raise UsageError(f"genotype: name is {self.name!r}; accepted are letters, digits and _.+-")
-        object.__setattr__(self, "normal", _to_cell(self.normal, self.inputs, "normal cell"))
+        for what, value, accepted, about in (
+            ("output", self.output, OUTPUTS, "what a cell makes of its nodes"),
+            ("between", self.between, BETWEEN, "what stands between two blocks"),
+        ):
+            if value not in accepted:
+                raise UsageError(
+                    f"genotype: {what} is {show(value)}; accepted are {', '.join(accepted)} ({about})"
+                )
+        for what, text in (("name", self.name), ("space", self.space)):
+            if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
+                raise UsageError(f"genotype: {what} is {text!r}; accepted are letters, digits and _.+-")
+        normal = _to_cell(self.normal, self.inputs, "normal cell")
+        if self.space == NASBENCH201.name:
+            normal = tuple(tuple(sorted(node, key=lambda edge: edge.input)) for node in normal)
+        object.__setattr__(self, "normal", normal)
         if self.reduction is not None:
             object.__setattr__(self, "reduction", _to_cell(self.reduction, self.inputs, "reduction cell"))
             if len(self.reduction) != len(self.normal):
@@ -137,9 +164,13 @@ class Genotype:
     def to_json(self) -> dict[str, Any]:
         """Returns what `json.dumps` takes: `normal` and `reduction` as lists of nodes of [operation, input].
 
-        A fixed reduction cell is the string "fixed"; `name` is there only if there is one, `inputs` and
-        `output` only if they are not 2 and "concatenation".
+        A fixed reduction cell is the string "fixed"; `name` and `space` are there only if there is one,
+        `inputs` and `output` only if they are not 2 and "concatenation". A genotype of NAS-Bench-201 has
+        `cell` in place of all but its name and space: the cell in that benchmark's notation.
         """
+        if (bars := self.to_bars()) is not None and self.space == NASBENCH201.name:
+            about = self._about()
+            return {key: about[key] for key in ("name", "space") if key in about} | {CELL: bars}
         cells: dict[str, Any] = {"normal": _to_lists(self.normal)}
         cells["reduction"] = FIXED if self.reduction is None else _to_lists(self.reduction)
         return self._about() | cells
@@ -156,10 +187,15 @@ class Genotype:
                 value = parse_json(value)
             except ValueError as error:
                 raise UsageError(f"genotype: {error}") from error
+        if isinstance(value, str) and is_bars(value):
+            return cls.from_text(value)
         if not isinstance(value, Mapping):
             raise UsageError(
-                f"genotype: found {show(value)}; accepted is an object with normal and reduction"
+                f"genotype: found {show(value)}; accepted is an object with normal and reduction, or with "
+                f"the {CELL} of NAS-Bench-201"
             )
+        if CELL in value:
+            return cls._from_bars(value[CELL], {key: value[key] for key in value if key != CELL})
         for key in ("normal", "reduction"):
             if key not in value:
                 raise UsageError(f"genotype: {key} is missing; give the {key} cell as a list of nodes")
@@ -178,21 +214,29 @@ class Genotype:
         """Returns the short notation, one line: `[name=NAME] normal=sep3@0+skip@1/… reduction=…|fixed`.
 
         An edge is operation@input, edges are joined by `+`, nodes by `/`; see `Operation.short`. The words
-        `inputs=1` and `output=last` are there only if they hold.
+        `inputs=1` and `output=last` are there only if they hold. A genotype of the space nasbench201 is
+        written in that benchmark's notation, `[name=NAME] |nor_conv_3x3~0|+|…|`.
         """
+        if (bars := self.to_bars()) is not None and self.space == NASBENCH201.name:
+            return f"name={self.name} {bars}" if self.name else bars
         reduction = FIXED if self.reduction is None else cell_to_text(self.reduction)
         about = "".join(f"{key}={value} " for key, value in self._about().items())
         return f"{about}normal={cell_to_text(self.normal)} reduction={reduction}"
 
     @classmethod
     def from_text(cls, text: str) -> Genotype:
-        """Returns the genotype of a text in short notation, with short or long operation names.
+        """Returns the genotype of a text in short notation, or in that of NAS-Bench-201, with short or long
+        operation names.
 
         Raises:
             UsageError: a part is missing, not understood, or not valid; the message names the place.
         """
         if text in RETIRED:
             raise UsageError(f"genotype {text}: {RETIRED[text]}")
+        if is_bars(text):
+            about, _, cell = text.partition("|")
+            given = [word.partition("=") for word in about.split()]
+            return cls._from_bars(f"|{cell}", {key or equals: value for key, equals, value in given})
         parts = words(text)
         normal = cell_from_text(parts["normal"], "normal cell")
         reduction = None
@@ -202,6 +246,33 @@ class Genotype:
         if "inputs" in about and about["inputs"].isdecimal():
             about["inputs"] = int(about["inputs"])
         return cls(normal, reduction, **about)
+
+    def to_bars(self) -> str | None:
+        """Returns the cell in the notation of NAS-Bench-201, `|nor_conv_3x3~0|+|none~0|skip_connect~1|+…`.
+
+        None of a genotype that it cannot write: with a reduction cell, two inputs, the concatenation as
+        output, or nodes that do not take all that comes before them.
+        """
+        fits = self.reduction is None and self.inputs == 1 and self.output == "last"
+        return cell_to_bars(self.normal) if fits else None
+
+    @classmethod
+    def _from_bars(cls, cell: Any, about: Mapping[str, Any]) -> Genotype:
+        """The genotype of a cell in the notation of NAS-Bench-201, with what is said of it besides."""
+        if not isinstance(cell, str) or not is_bars(cell):
+            raise UsageError(f"genotype: {CELL}: found {show(cell)}; accepted is text as {BARS}")
+        for key in about:
+            if key not in ("name", "space"):
+                raise UsageError(f"genotype: found {show(key)} before a {CELL}; accepted are name and space")
+        space = about.get("space", NASBENCH201.name)
+        of = {"name": about.get("name"), "space": space, "between": NASBENCH201.between}
+        return cls(cell_from_bars(cell), None, inputs=1, output="last", **of)
+
+    @classmethod
+    def of(cls, space: SearchSpace, normal: Any, reduction: Any = None, name: str | None = None) -> Genotype:
+        """Returns the genotype of cells of a search space: with its inputs, its output and its name."""
+        named = None if space.name == "darts" else space.name
+        return cls(normal, reduction, name, space.inputs, space.output, named, space.between)
 
     def save(self, path: str | Path) -> None:
         """Writes a file, atomically: JSON for the suffix .json, the short notation for .txt.
@@ -214,7 +285,7 @@ class Genotype:
 
         path = Path(path)
         _check_suffix(path)
-        atomic_write(path, _format_json(self.to_json()) if path.suffix == ".json" else self.to_text() + "\n")
+        atomic_write(path, format_json(self.to_json()) if path.suffix == ".json" else self.to_text() + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Genotype:
@@ -296,10 +367,10 @@ def random_genotype(
             reduction cell.
         reduction: "searched" draws a reduction cell as well, if the space has one; "fixed" takes the fixed
             one.
-        allow_none: may `none` be drawn.
+        allow_none: may `none` be drawn, also in a space in which it is no operation like the others.
     """
     generator = random.Random(seed)
-    operations = [name for name in space.operations if allow_none or name != "none"]
+    operations = [space.operations[column] for column in space.candidates(allow_none)]
 
     def draw_cell() -> Cell:
         cell = []
@@ -311,7 +382,7 @@ def random_genotype(
 
     normal = draw_cell()
     searched = reduction == "searched" and space.reduction
-    return Genotype(normal, draw_cell() if searched else None, f"random-{seed}", space.inputs, space.output)
+    return Genotype.of(space, normal, draw_cell() if searched else None, f"random-{seed}")
 
 
 def _to_cell(value: Any, inputs: int, place: str) -> Cell:
@@ -359,18 +430,6 @@ def _check_suffix(path: Path) -> None:
         raise UsageError(
             f"genotype {path}: unknown suffix {path.suffix!r}; accepted are {', '.join(SUFFIXES)}"
         )
-
-
-def _format_json(value: Mapping[str, Any]) -> str:
-    """JSON with one node a line."""
-    entries = []
-    for key, content in value.items():
-        if isinstance(content, list):
-            nodes = ",\n".join(f"    {json.dumps(node)}" for node in content)
-            entries.append(f"  {json.dumps(key)}: [\n{nodes}\n  ]")
-        else:
-            entries.append(f"  {json.dumps(key)}: {json.dumps(content)}")
-    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,13 +1,18 @@
-"""The short text notation of genotypes: `normal=sep3@0+skip@1/max3@1+sep5@2 reduction=fixed`.
+"""The text notations of genotypes.
 
-An edge is operation@input; edges are joined by `+`, nodes by `/`. What the words mean for a genotype is
-checked in `gdas_tf.spaces.genotype`; here texts are only taken apart and put together.
+The short one is `normal=sep3@0+skip@1/max3@1+sep5@2 reduction=fixed`: an edge is operation@input; edges are
+joined by `+`, nodes by `/`. That of NAS-Bench-201 is `|nor_conv_3x3~0|+|skip_connect~0|none~1|`, for one cell
+of one input whose nodes take all that comes before them: an edge is operation~input, nodes are joined by `+`.
+What the words mean for a genotype is checked in `gdas_tf.spaces.genotype`; here texts are only taken apart
+and put together.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
@@ -15,9 +20,13 @@ from gdas_tf.spaces.published import CELLS
 
 FIXED = "fixed"
 NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
-ABOUT = ("name", "inputs", "output")
+BARS = "|OP~INPUT|+|OP~INPUT|OP~INPUT|+…"
+"""The notation of NAS-Bench-201."""
+ABOUT = ("name", "space", "inputs", "output", "between")
 KEYS = (*ABOUT, "normal", "reduction")
 """What is written of a genotype, as JSON and in the short notation; `ABOUT` may be left out."""
+CELL = "cell"
+"""The key of a cell in the notation of NAS-Bench-201, in JSON, and what the column of a table is called."""
 
 
 def words(text: str) -> dict[str, str]:
@@ -34,7 +43,8 @@ def words(text: str) -> dict[str, str]:
         key, equals, content = word.partition("=")
         if not equals or key not in KEYS:
             raise UsageError(
-                f"genotype: cannot read {show(word)}; accepted is {NOTATION}, or one of {', '.join(CELLS)}"
+                f"genotype: cannot read {show(word)}; accepted is {NOTATION}, a cell of NAS-Bench-201 as "
+                f"{BARS}, or one of {', '.join(CELLS)}"
             )
         if key in parts:
             raise UsageError(f"genotype: {key} stands twice; give it once")
@@ -43,6 +53,63 @@ def words(text: str) -> dict[str, str]:
         if key not in parts:
             raise UsageError(f"genotype: {key} is missing; accepted is {NOTATION}")
     return parts
+
+
+def is_bars(text: str) -> bool:
+    """Whether a text is in the notation of NAS-Bench-201."""
+    return "|" in text
+
+
+def cell_to_bars(cell: Sequence[Sequence[tuple[str, int]]]) -> str | None:
+    """Returns the notation of NAS-Bench-201 of a cell, or None of one whose nodes do not take all that comes
+    before them, each once."""
+    nodes = []
+    for number, node in enumerate(cell):
+        edges = sorted(node, key=lambda edge: edge[1])
+        if [source for _, source in edges] != list(range(number + 1)):
+            return None
+        nodes.append("".join(f"|{name}~{source}" for name, source in edges) + "|")
+    return "+".join(nodes)
+
+
+def cell_from_bars(text: str) -> list[list[tuple[str, int]]]:
+    """Returns the nodes of a cell as lists of (operation, input), those of a node by ascending input.
+
+    Args:
+        text: the cell in the notation of NAS-Bench-201, with long or short names of operations; spaces and
+            the order of a node's edges do not matter.
+
+    Raises:
+        UsageError: a part is not understood, or a node does not take all that comes before it, each once.
+    """
+    cell = []
+    for number, node in enumerate("".join(text.split()).split("+")):
+        place = f"genotype: node {number + 1}"
+        if len(node) < 3 or not (node.startswith("|") and node.endswith("|")):
+            raise UsageError(f"{place}: found {show(node)}; accepted is {BARS}, each node between two |")
+        edges = []
+        for edge in node[1:-1].split("|"):
+            operation, tilde, source = edge.partition("~")
+            if not tilde or not re.fullmatch(r"[0-9]{1,6}", source):
+                raise UsageError(
+                    f"{place}: found {show(edge)}; accepted is operation~input, as nor_conv_3x3~0"
+                )
+            # (Of a whole table only long names are looked up.)
+            name = operation if operation in OPERATIONS else OPERATIONS.long_names().get(operation)
+            if name is None:
+                raise UsageError(
+                    f"{place}: unknown operation {show(operation)}; {OPERATIONS.hint(operation)}"
+                )
+            edges.append((name, int(source)))
+        edges.sort(key=lambda edge: edge[1])
+        if [source for _, source in edges] != list(range(number + 1)):
+            found = ", ".join(str(source) for _, source in edges)
+            wanted = ", ".join(map(str, range(number + 1)))
+            raise UsageError(
+                f"{place}: found inputs {found}; accepted are {wanted}, all that comes before, each once"
+            )
+        cell.append(edges)
+    return cell
 
 
 def cell_to_text(cell: Sequence[Sequence[tuple[str, int]]]) -> str:
@@ -83,6 +150,18 @@ def _edge_from_text(text: str, place: str) -> tuple[str, int]:
             f"genotype: {place}: unknown operation {show(operation)}; accepted are {', '.join(names)}"
         )
     return names[operation], int(source)
+
+
+def format_json(value: Mapping[str, Any]) -> str:
+    """Returns JSON of a genotype with one node a line."""
+    entries = []
+    for key, content in value.items():
+        if isinstance(content, list):
+            nodes = ",\n".join(f"    {json.dumps(node)}" for node in content)
+            entries.append(f"  {json.dumps(key)}: [\n{nodes}\n  ]")
+        else:
+            entries.append(f"  {json.dumps(key)}: {json.dumps(content)}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def show(value: object) -> str:

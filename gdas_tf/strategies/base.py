@@ -19,7 +19,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gdas_tf.registry import Registry
@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from gdas_tf.config.config import Config
+    from gdas_tf.data.dataset import DataSet
+    from gdas_tf.runs.journal import Journal
     from gdas_tf.spaces.base import SearchSpace
     from gdas_tf.spaces.genotype import Genotype
     from gdas_tf.training.search_model import SearchModel
+    from gdas_tf.training.trials import Trials
 
 Batch = tuple["tf.Tensor", "tf.Tensor"]
 """Images float32 [B, H, W, C] in [0, 1] and labels int [B]."""
@@ -48,7 +51,7 @@ class Task:
     Args:
         space: The operations and edges of a cell.
         cells: How many cells of each kind that is searched the supernet has: `normal`, and `reduction` unless
-            that cell is fixed.
+            that cell is fixed. The numbers are 0 where no supernet is trained.
         seed: Seed of every random choice.
         compute_dtype: Type that the supernet computes in: "float32", "bfloat16" or "float16".
     """
@@ -68,6 +71,11 @@ class Strategy(abc.ABC):
     optimizers' variables and `extra_state` to the checkpoint. `genotype` is called later, in a process of its
     own, and has nothing but the history.
 
+    A strategy without a supernet, `trains_supernet = False`, has a loop of its own, `search`: `from_config`,
+    `build` and `search` are called in this order, and after each round that `search` yields the metrics and
+    the history are written. A search that was killed runs `search` again from its first round; the trainings
+    that are done are found on the disk.
+
     A resumed search ends as an uninterrupted one, bit for bit, if all that a strategy does depends only on
     its variables and extra state, on the step and epoch numbers, and on the seed.
 
@@ -81,13 +89,24 @@ class Strategy(abc.ABC):
         variables: The strategy's state: Keras variables that `build` makes, in an order that is the same in
             every process.
         optimizers: Keras optimizers of the variables, whose state belongs to the checkpoint, too.
+        derives: Whether the genotype is derived by the section `derive`; a strategy that finds one itself has
+            False, and fields of that section are refused.
+        titles: What metrics of `learn`, `values` and `search` are called in pictures, with their unit, by
+            name. Those that have none are called by name.
+        trains_supernet: Whether a supernet is trained; may be a property, where an option decides.
+        journal: Set by the loop: lines that the strategy may write of each candidate, and finds again after
+            the search was killed.
     """
 
     section: ClassVar[type | None] = None
     reads: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
+    derives: ClassVar[bool] = True
+    titles: ClassVar[Mapping[str, str]] = {}
     variables: Sequence[Any] = ()
     optimizers: Sequence[Any] = ()
+    trains_supernet: bool = True
+    journal: Journal | None = None
 
     @classmethod
     def from_config(cls, config: Config) -> Strategy:
@@ -95,6 +114,18 @@ class Strategy(abc.ABC):
         if cls.section is None:
             return cls()
         return cls(**dict(config.strategy))
+
+    @classmethod
+    def rounds(cls, config: Config) -> int:
+        """How many lines of metrics a finished search has: its epochs, or as many as `search` yields."""
+        return config.search.epochs
+
+    def check(self, config: Config, data: DataSet) -> None:  # noqa: B027
+        """Find out before the first step what would fail later; by default nothing.
+
+        Raises:
+            UsageError: The search cannot be done so; the message names the field of the configuration.
+        """
 
     @classmethod  # noqa: B027
     def check_config(cls, config: Config) -> None:
@@ -153,6 +184,20 @@ class Strategy(abc.ABC):
                 as to choose among candidates.
         """
 
+    def search(self, trials: Trials) -> Iterator[Mapping[str, float]]:
+        """The whole search of a strategy without a supernet.
+
+        What it does depends on the seed and on the outcomes of its trials alone, so that it ends the same
+        however often it was killed.
+
+        Args:
+            trials: Trains derived networks for a short time, and gives their loss on D_V.
+
+        Yields:
+            The metrics of each round, of which there are `rounds`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no `search`; it trains a supernet")
+
     def values(self) -> Mapping[str, float | None]:
         """Numbers that describe the strategy's state, for the metrics of the epoch. One of the name of a
         metric takes its place, None where nothing was measured."""
@@ -196,7 +241,7 @@ class Strategy(abc.ABC):
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
 """All strategies by name."""
 
-BUILT_IN = ("gdas", "darts")
+BUILT_IN = ("gdas", "darts", "enas", "random", "race", "evolution")
 """Modules of this package that register strategies. They are imported by name and at the end of this one,
 because they import it."""
 

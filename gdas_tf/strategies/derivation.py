@@ -57,8 +57,8 @@ def derive(
             without a reduction cell.
         space: the search space of the search; its `inputs_per_node` is not looked at, as `ranks` says it.
         ranks: which ranks a node keeps, in any order, each from 1 (the best) to `space.highest_rank(rule)`.
-        keep_none: rank `none` like any other operation instead of leaving it out. Its probability counts
-            in the softmax either way.
+        keep_none: rank `none` like any other operation instead of leaving it out, as it always is in a space
+            `with_none`. Its probability counts in the softmax either way.
         rule: "edges" or "pairs".
         edges: logits of the edges of the normal and of the reduction cell, float [edges] each. Where they are
             given, rule 1 ranks the edges of a node by them, whatever the probabilities of their operations;
@@ -97,7 +97,7 @@ def derive(
             ("normal", "reduction"), (normal_logits, reduction_logits), edges, strict=True
         )
     ]
-    return Genotype(*cells, inputs=space.inputs, output=space.output)
+    return Genotype.of(space, *cells)
 
 
 def _check_ranks(ranks: Sequence[int], space: SearchSpace, keep_none: bool, rule: str) -> list[int]:

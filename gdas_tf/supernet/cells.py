@@ -40,8 +40,8 @@ class SearchedCell(Cell):
         reduce_first: The first of two inputs is twice as large as the second (a reduction cell came between).
         pool_norm: Whether poolings have a batch norm after them.
 
-    Input: `space.inputs` tensors [B, H, W, C], each after its ReLU, the first of two perhaps twice as high
-    and wide.
+    Input: `space.inputs` tensors [B, H, W, C], the first of two perhaps twice as high and wide; each after
+    its ReLU where the space preprocesses a cell's inputs.
     Output: [B, H, W, nodes * filters], of the last node alone [B, H, W, filters]; of a reduction cell half of
     H and W.
     """
@@ -57,7 +57,8 @@ class SearchedCell(Cell):
         pool_norm: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(filters, space.inputs, reduce_first, momentum, **kwargs)
+        plain = not space.preprocess
+        super().__init__(filters, space.inputs, reduce_first, momentum, plain, **kwargs)
         self.space, self.reduction, self.jit_compile = space, reduction, jit_compile
         self.pool_norm = pool_norm
         entering = [edge for edge, (_, source) in enumerate(space.edges) if source < space.inputs]
@@ -90,8 +91,7 @@ class SearchedCell(Cell):
         if isinstance(choice, Mixture):
             return self._mixture(inputs, choice, update)
         if update is None:
-            states = [preprocess(x) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
-            return self._infer(states, choice)
+            return self._infer(self.enter(inputs), choice)
         return self._train(inputs, choice, update)
 
     def _infer(self, states: list[tf.Tensor], choice: Choice) -> tf.Tensor:
@@ -105,7 +105,7 @@ class SearchedCell(Cell):
 
     def _mixture(self, inputs: Sequence[tf.Tensor], choice: Mixture, update: Update | None) -> tf.Tensor:
         """All operations of every edge, differentiated by the tape."""
-        states = [preprocess(x, update=update) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
+        states = self.enter(inputs, update)
         statistics: list[list[tf.Tensor]] = [[] for _ in self.mixed]
         for edges in self.nodes:
             terms = []

@@ -6,7 +6,7 @@ support, and None in inference. Statistics of batch norms move in the update of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -153,23 +153,41 @@ class Cell(SupernetLayer):
         filters: Channels of the cell.
         inputs: Number of inputs.
         reduce_first: The first of two inputs is twice as large as the second (a reduction cell came between).
+        plain: The cell takes its inputs as they are: there is no preprocessing.
     """
 
     def __init__(
-        self, filters: int, inputs: int = 2, reduce_first: bool = False, momentum: float = 0.9, **kwargs: Any
+        self,
+        filters: int,
+        inputs: int = 2,
+        reduce_first: bool = False,
+        momentum: float = 0.9,
+        plain: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(momentum, **kwargs)
         self.filters, self.inputs, self.reduce_first = filters, inputs, reduce_first
         reduce = (reduce_first, False) if inputs == 2 else (False,)
-        self.preprocess = tuple(Preprocess(filters, factorized, momentum) for factorized in reduce)
+        self.preprocess = tuple(
+            Preprocess(filters, factorized, momentum) for factorized in reduce if not plain
+        )
 
     def build(self, input_shape: tuple[Shape, ...]) -> None:
+        if not self.preprocess:
+            self.input_shapes = list(input_shape)
+            return
         for preprocess, shape in zip(self.preprocess, input_shape, strict=True):
             preprocess.build(shape)
         self.input_shapes = [
             preprocess.compute_output_shape(shape)
             for preprocess, shape in zip(self.preprocess, input_shape, strict=True)
         ]
+
+    def enter(self, inputs: Sequence[tf.Tensor], update: Update | None = None) -> list[tf.Tensor]:
+        """The inputs, preprocessed."""
+        if not self.preprocess:
+            return list(inputs)
+        return [preprocess(x, update=update) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
 
     def get_config(self) -> dict[str, Any]:
         values = {"filters": self.filters, "inputs": self.inputs, "reduce_first": self.reduce_first}

@@ -18,7 +18,7 @@ from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.supernet.cells import SearchedCell
 from gdas_tf.supernet.layers import BatchNorm, SupernetLayer
 from gdas_tf.supernet.paths import Choice, Mixture, Paths, Sampled
-from gdas_tf.supernet.reduction import FixedReductionCell
+from gdas_tf.supernet.reduction import FixedReductionCell, ResidualBlock
 
 
 def _each(given: Paths | Sequence[Paths] | None, make: Callable[[Paths], Any] = lambda p: p) -> Iterator[Any]:
@@ -32,13 +32,17 @@ def _prepared(paths: Paths) -> Choice | Mixture:
     return Choice.of(paths) if isinstance(paths, Sampled) else paths
 
 
+def _as_it_is(x: tf.Tensor) -> tf.Tensor:
+    return x
+
+
 @keras.saving.register_keras_serializable("gdas_tf")
 class Supernet(SupernetLayer):
     """Images to logits through a stem, searched cells and a classifier (CVPR 2019, section 3.1).
 
-    3x3 convolution to 3C channels and batch norm; the cells of `space.stack`; batch norm, ReLU, global
-    average pooling and a dense layer. All normal cells run one sample of the architecture and all reduction
-    cells another, or every cell runs one of its own.
+    3x3 convolution to `space.stem` times C channels (3C) and batch norm; the cells of `space.stack`; batch
+    norm, ReLU, global average pooling and a dense layer. All normal cells run one sample of the architecture
+    and all reduction cells another, or every cell runs one of its own.
 
     Args:
         space: What the cells look like and how they are stacked.
@@ -46,8 +50,8 @@ class Supernet(SupernetLayer):
         channels: C, the channels of the first block.
         cells: N, normal cells a block.
         macro: Of the space, for example "paper" or "autodl", see `gdas_tf.spaces.macro.stack`.
-        fixed_reduction: Use the fixed reduction cell (FRC) instead of a searched one. A space without a
-            reduction cell has no other.
+        fixed_reduction: Use what `space.between` names, as the fixed reduction cell (FRC), instead of a
+            searched reduction cell. A space without a reduction cell has no other.
         mean, variance: Per channel, of the training images; the network normalizes its input by them.
         momentum: Of the moving statistics of the batch norms.
         jit_compile: Compile each candidate operation with XLA.
@@ -88,12 +92,15 @@ class Supernet(SupernetLayer):
         self.jit_compile, self.pool_norm = jit_compile, pool_norm
         self.fixed_reduction = fixed_reduction or not space.reduction
         self.mean, self.variance = mean, variance
+        self.stem_filters = space.stem * channels
         self.stem_norm = BatchNorm(affine=True, momentum=momentum, name="stem_norm")
         self.cells = []
         for i, plan in enumerate(space.stack(channels, cells, macro)):
             shared = {"reduce_first": plan.after_reduction, "momentum": momentum, "name": f"cell_{i}"}
             options = {"jit_compile": jit_compile, "pool_norm": pool_norm}
-            if plan.reduction and self.fixed_reduction:
+            if plan.reduction and self.fixed_reduction and space.between == "residual":
+                self.cells.append(ResidualBlock(plan.filters, momentum, name=shared["name"]))
+            elif plan.reduction and self.fixed_reduction:
                 self.cells.append(FixedReductionCell(plan.filters, space.inputs, **shared))
             else:
                 self.cells.append(SearchedCell(space, plan.filters, plan.reduction, **options, **shared))
@@ -108,9 +115,9 @@ class Supernet(SupernetLayer):
                 f"must be known, height and width at least 8 pixels"
             )
         self.stem = self.add_weight(
-            name="stem_kernel", shape=(3, 3, channels, 3 * self.channels), initializer=FanInUniform()
+            name="stem_kernel", shape=(3, 3, channels, self.stem_filters), initializer=FanInUniform()
         )
-        shape = (batch, height, width, 3 * self.channels)
+        shape = (batch, height, width, self.stem_filters)
         self.stem_norm.build(shape)
         inputs = self.space.inputs
         shapes = [shape] * inputs
@@ -142,13 +149,16 @@ class Supernet(SupernetLayer):
             x = (x - np.float32(self.mean)) / np.sqrt(np.float32(self.variance))
         x = tf.cast(x, self.compute_dtype)
         x = self.stem_norm(convolution(x, tf.cast(self.stem.value, x.dtype)), update=update)
-        # What two cells read goes through the ReLU before both only once.
-        states = [relu(x)] * self.space.inputs
+        # What two cells read goes through the ReLU before both only once; what a residual block reads, and a
+        # cell without preprocessing, goes through none.
+        enter = relu if self.space.preprocess else _as_it_is
+        output, states = x, [enter(x)] * self.space.inputs
         choices = {False: _each(normal, _prepared), True: _each(reduction, _prepared)}
         for cell in self.cells:
             arguments = (next(choices[cell.reduction]),) if isinstance(cell, SearchedCell) else ()
-            output = cell(tuple(states[-self.space.inputs :]), *arguments, update=update)
-            states.append(relu(output))
+            taken = (output,) if isinstance(cell, ResidualBlock) else tuple(states[-self.space.inputs :])
+            output = cell(taken, *arguments, update=update)
+            states.append(enter(output))
         x = relu(self.head_norm(output, update=update))
         return self.dense(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]))
 

@@ -1,4 +1,4 @@
-"""The fixed reduction cell, which is not searched."""
+"""What stands between two blocks where no reduction cell is searched."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import tensorflow as tf
 
 from gdas_tf.keras_backend import keras
-from gdas_tf.numerics.primitives import convolution, max_pool, relu
+from gdas_tf.numerics.primitives import average_pool, convolution, max_pool, relu
 from gdas_tf.operations.base import Shape, Update
 from gdas_tf.operations.initializers import FanInUniform
-from gdas_tf.supernet.layers import BatchNorm, Cell
+from gdas_tf.supernet.layers import BatchNorm, Cell, SupernetLayer
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
@@ -58,7 +58,7 @@ class FixedReductionCell(Cell):
                 norm.build(self.input_shapes[-1])
 
     def call(self, inputs: Sequence[tf.Tensor], update: Update | None = None) -> tf.Tensor:
-        states = [preprocess(x, update=update) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
+        states = self.enter(inputs, update)
         convolved, pooled = [], []
         for x, kernels, (middle, end, pool) in zip(states, self.kernels, self.norms, strict=True):
             wide, high, point = (tf.cast(kernel.value, x.dtype) for kernel in kernels)
@@ -80,6 +80,57 @@ class FixedReductionCell(Cell):
     def compute_output_shape(self, input_shape: tuple[Shape, ...]) -> Shape:
         batch, height, width, _ = input_shape[-1]
         return (batch, -(-height // 2), -(-width // 2), 2 * self.inputs * self.filters)
+
+
+@keras.saving.register_keras_serializable("gdas_tf")
+class ResidualBlock(SupernetLayer):
+    """The residual block of stride 2 of NAS-Bench-201 (Dong & Yang, ICLR 2020).
+
+    ReLU, 3x3 convolution of stride 2, batch norm, ReLU, 3x3 convolution, batch norm; added to that, the
+    input through 2x2 average pooling of stride 2 and a 1x1 convolution. Its batch norms have scale and offset
+    also in the search, as those of the authors' code.
+
+    Args:
+        filters: Channels of the output.
+
+    Input: One tensor [B, H, W, C], not yet passed through a ReLU.
+    Output: [B, H / 2, W / 2, filters].
+    """
+
+    reduction = True
+
+    def __init__(self, filters: int, momentum: float = 0.9, **kwargs: Any) -> None:
+        super().__init__(momentum, **kwargs)
+        self.filters = filters
+        self.norms = [BatchNorm(True, momentum) for _ in range(2)]
+
+    def build(self, input_shape: tuple[Shape, ...]) -> None:
+        channels = input_shape[-1][-1]
+        shapes = [
+            (3, 3, channels, self.filters),
+            (3, 3, self.filters, self.filters),
+            (1, 1, channels, self.filters),
+        ]
+        self.kernels = [
+            self.add_weight(name=f"kernel_{i}", shape=shape, initializer=FanInUniform())
+            for i, shape in enumerate(shapes)
+        ]
+        for norm in self.norms:
+            norm.build(self.compute_output_shape(input_shape))
+
+    def call(self, inputs: Sequence[tf.Tensor], update: Update | None = None) -> tf.Tensor:
+        x = inputs[-1]
+        first, second, shortcut = (tf.cast(kernel.value, x.dtype) for kernel in self.kernels)
+        y = self.norms[0](convolution(relu(x), first, 2), update=update)
+        y = self.norms[1](convolution(relu(y), second), update=update)
+        return y + convolution(average_pool(x, 2, 2), shortcut)
+
+    def compute_output_shape(self, input_shape: tuple[Shape, ...]) -> Shape:
+        batch, height, width, _ = input_shape[-1]
+        return (batch, -(-height // 2), -(-width // 2), self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters}
 
 
 def frc_groups(filters: int) -> int:

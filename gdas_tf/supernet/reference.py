@@ -19,7 +19,7 @@ import tensorflow as tf
 from gdas_tf.supernet.cells import SearchedCell
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.supernet.paths import Paths, Sampled
-from gdas_tf.supernet.reduction import FixedReductionCell
+from gdas_tf.supernet.reduction import FixedReductionCell, ResidualBlock
 
 Kernels = Sequence[tf.Tensor]
 
@@ -44,6 +44,12 @@ def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None)
         for kind, given in ((False, normal), (True, reduction))
     }
     for cell in net.cells:
+        if isinstance(cell, ResidualBlock):
+            states.append(_residual(cell, states[-1]))
+            continue
+        if not cell.preprocess:
+            states.append(_searched(cell, states[-inputs:], next(samples[cell.reduction])))
+            continue
         entering = [
             _norm((_factorized if p.reduce else _convolution)(tf.nn.relu(x), *map(_wide, p.kernels)))
             for x, p in zip(states[-inputs:], cell.preprocess, strict=True)
@@ -88,7 +94,7 @@ def _candidate(name: str, x: tf.Tensor, kernels: Kernels, stride: int) -> tf.Ten
     if name in ("avg_pool_3x3", "max_pool_3x3"):
         pool = tf.nn.avg_pool2d if name.startswith("avg") else tf.nn.max_pool2d
         return _strided(pool(x, 3, 1, "SAME"), (stride, stride))
-    if name.startswith("conv"):
+    if name.startswith(("conv", "nor_conv")):
         return _norm(_convolution(tf.nn.relu(x), *kernels, (stride, stride)))
     for depthwise, pointwise in zip(kernels[::2], kernels[1::2], strict=True):
         y = _depthwise(tf.nn.relu(x), depthwise, stride, 2 if name.startswith("dil") else 1)
@@ -104,6 +110,14 @@ def _fixed_reduction(cell: FixedReductionCell, inputs: Sequence[tf.Tensor]) -> t
         convolved.append(_norm(_convolution(tf.nn.relu(y), point), end))
         pooled.append(_norm(_strided(tf.nn.max_pool2d(x, 3, 1, "SAME"), (2, 2)), pool))
     return tf.concat([*convolved, *pooled], -1)
+
+
+def _residual(block: ResidualBlock, x: tf.Tensor) -> tf.Tensor:
+    first, second, shortcut = map(_wide, block.kernels)
+    y = _norm(_convolution(tf.nn.relu(x), first, (2, 2)), block.norms[0])
+    y = _norm(_convolution(tf.nn.relu(y), second), block.norms[1])
+    pooled = tf.nn.avg_pool2d(x, 2, 2, "SAME")
+    return y + _convolution(pooled, shortcut)
 
 
 def _convolution(x: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int] = (1, 1)) -> tf.Tensor:

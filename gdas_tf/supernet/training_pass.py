@@ -48,13 +48,14 @@ class TrainingPass:
 
     def forward(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """The output of the cell; inputs as of `SearchedCell.call`."""
+        plain = not self.cell.preprocess
         units = [
             preprocess.forward(x, kernel)
-            for preprocess, x, kernel in zip(self.cell.preprocess, inputs, self._first, strict=True)
+            for preprocess, x, kernel in zip(self.cell.preprocess, inputs, self._first, strict=not plain)
         ]
         self._normalized = [normalized for normalized, _ in units]
         self._backward_of_inputs = [backward for _, backward in units]
-        self._states = [normalized.output for normalized in self._normalized]
+        self._states = list(inputs) if plain else [normalized.output for normalized in self._normalized]
         self._statistics: list[list[tf.Tensor]] = [[] for _ in self.cell.mixed]
         self._moments: dict[int, list[tf.Tensor]] = {}
         for edges in self.cell.nodes:
@@ -100,7 +101,7 @@ class TrainingPass:
             backward(add(terms), self.update)
             for backward, terms in zip(self._backward_of_inputs, dstates, strict=False)
         ]
-        dinputs = [dx for dx, _ in by_inputs]
+        dinputs = [dx for dx, _ in by_inputs] or [add(terms) for terms in dstates[: self.cell.inputs]]
         if self.update == "architecture":
             gates = [_stacked(found, sorted(found)) for found in (dparameters, dothers) if found]
             return (*dinputs, *gates)

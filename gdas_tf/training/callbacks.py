@@ -22,6 +22,7 @@ import numpy as np
 from gdas_tf.errors import DivergedError, UsageError
 from gdas_tf.files import atomic_path
 from gdas_tf.keras_backend import keras
+from gdas_tf.user_files import read_npz
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,18 +125,16 @@ class History(keras.callbacks.Callback):
             self.path.unlink(missing_ok=True)
             self.values = {name: [array] for name, array in self.now().items()}
             return
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                stored = {name: file[name] for name in self.now()}
-        except Exception as error:  # zipfile, zlib and NumPy each have errors of their own
-            raise UsageError(
-                f"logits {self.path} are missing or damaged ({error}); "
-                f"remove {self.path.parent} to search again"
-            ) from error
-        if any(len(values) < done + 1 for values in stored.values()):
-            raise UsageError(
-                f"logits {self.path} end before the checkpoint; remove {self.path.parent} to search again"
-            )
+        advice = f"remove {self.path.parent} to search again"
+        if not self.path.exists():
+            raise UsageError(f"logits {self.path}: the file is missing; {advice}")
+        arrays = read_npz(self.path, f"logits {self.path} are damaged", advice)
+        missing = [name for name in self.now() if name not in arrays]
+        if missing:
+            raise UsageError(f"logits {self.path} are damaged: {', '.join(missing)} is missing; {advice}")
+        stored = {name: arrays[name] for name in self.now()}
+        if any(values.ndim == 0 or len(values) < done + 1 for values in stored.values()):
+            raise UsageError(f"logits {self.path} end before the checkpoint; {advice}")
         self.values = {name: list(values[: done + 1]) for name, values in stored.items()}
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.loss_scale import loss_scaled
 from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.runs.data_record import record_data
+from gdas_tf.runtime import graphs_as_written
 from gdas_tf.training.callbacks import Checkpoint, Divergence, MetricsLines
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class RetrainingModel(keras.Model):
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> dict[str, tf.Tensor]:
         return self.network(images, training=training)
+
+    def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
+        with graphs_as_written():
+            return super().fit(*arguments, **options)
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         images, labels = data
@@ -132,9 +137,9 @@ def retrain(
         **options,
     )
     steps = steps_per_epoch(len(data.train.labels), settings.batch_size)
-    learning_rate = _learning_rate(settings, steps)
+    learning_rate = learning_rate_of(settings, steps)
     model = RetrainingModel(network, settings.auxiliary_weight)
-    model.compile(_optimizer(settings, learning_rate), jit_compile=settings.jit_compile)
+    model.compile(optimizer_of(settings, learning_rate), jit_compile=settings.jit_compile)
     model.optimizer.build(network.trainable_variables)
 
     # The network's variables include the statistics of batch norm and the state of drop-path.
@@ -222,6 +227,7 @@ def network_options(config: Config, data: DataSet) -> dict[str, Any]:
     return {
         "image_shape": data.image_shape,
         "classes": data.classes,
+        "space": config.space,
         "channels": settings.channels,
         "cells": settings.cells,
         "macro": settings.macro,
@@ -233,14 +239,14 @@ def network_options(config: Config, data: DataSet) -> dict[str, Any]:
     }
 
 
-def _learning_rate(
+def learning_rate_of(
     settings: RetrainConfig, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     start, end = settings.learning_rate, settings.learning_rate_end
     return cosine_schedule(start, end, settings.epochs, steps_per_epoch, settings.schedule)
 
 
-def _optimizer(
+def optimizer_of(
     settings: RetrainConfig, learning_rate: keras.optimizers.schedules.LearningRateSchedule
 ) -> keras.optimizers.Optimizer:
     optimizer = FlatSGD(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,15 +13,18 @@ import numpy as np
 
 from gdas_tf.data.augmentation import Augmentation
 from gdas_tf.data.dataset import eval_batches, search_batches, search_halves, steps_per_epoch
+from gdas_tf.files import plain
 from gdas_tf.keras_backend import keras
 from gdas_tf.optimizers.loss_scale import loss_scaled
 from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.data_record import record_data
-from gdas_tf.strategies.base import STRATEGIES, Batch
+from gdas_tf.runs.journal import Journal
+from gdas_tf.strategies.base import STRATEGIES, Batch, Strategy, Task
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.training.callbacks import Checkpoint, Divergence, History, MetricsLines, StrategyEpochs
 from gdas_tf.training.search_model import SearchModel
+from gdas_tf.training.trials import Trials
 
 if TYPE_CHECKING:
     from gdas_tf.config.config import Config
@@ -61,9 +67,11 @@ def search(
         RunError: The search diverged, or the disk is full.
     """
     settings = config.search
+    strategy = STRATEGIES.get(settings.strategy).from_config(config)
+    if not strategy.trains_supernet:
+        return _search_without_supernet(strategy, config, data, run, resume)
     keras.utils.set_random_seed(config.seed)
-    model = build_search_model(config, data)
-    strategy = model.strategy
+    model = build_search_model(config, data, strategy)
     # An epoch is one pass over the smaller half (they differ by a few images): every step takes a batch of
     # each.
     halves = search_halves(data.train.labels, config.seed)
@@ -76,7 +84,9 @@ def search(
     history = History(run, strategy.arrays)
     metrics = MetricsLines(run, "search", lambda epoch: strategy.values())
     record_data(run, "search", data)
+    strategy.journal = Journal(run.file("search/candidates.jsonl"))
     done = checkpoint.begin(resume)
+    strategy.journal.begin(resume)
     metrics.begin(done)
     history.begin(done)
     if done == settings.epochs:
@@ -87,9 +97,10 @@ def search(
     )
     first, remaining = done * steps, (settings.epochs - done) * steps
 
+    @functools.cache
     def validation() -> Iterable[Batch]:
-        images = data.train.take(halves[1])
-        return eval_batches(images, batch_size).take(len(images) // batch_size)
+        batches = eval_batches(data.train, batch_size, halves[1])
+        return batches.take(len(halves[1]) // batch_size)
 
     model.fit(
         search_batches(data, settings.batch_size, config.seed, augmentation, first, remaining),
@@ -110,8 +121,46 @@ def search(
     return history.arrays()
 
 
-def build_search_model(config: Config, data: DataSet) -> SearchModel:
-    """The model that `search` trains, not compiled yet."""
+def _search_without_supernet(
+    strategy: Strategy, config: Config, data: DataSet, run: Run, resume: bool
+) -> dict[str, np.ndarray]:
+    """The search of a strategy that has its own loop: `Strategy.search`.
+
+    There is no checkpoint. A search that was killed is gone through again; what it trained lies in
+    `search/trials`, and the metrics of the rounds that were done stay as they are.
+    """
+    kinds = ["normal"]
+    if config.space.reduction and config.search.reduction != "fixed":
+        kinds.append("reduction")
+    strategy.build(Task(config.space, dict.fromkeys(kinds, 0), config.seed))
+    record_data(run, "search", data)
+    if not resume:
+        strategy.check(config, data)
+        shutil.rmtree(run.file("search/trials"), ignore_errors=True)
+        run.file("search/candidates.json").unlink(missing_ok=True)
+        run.truncate_metrics("search", 0)
+    # The same lines are written once more; only trainings take time.
+    strategy.journal = Journal(run.file("search/candidates.jsonl"))
+    strategy.journal.begin(resume=False)
+    history = History(run, strategy.arrays)
+    history.begin(0)
+    lines = run.metrics("search")
+    with Trials(config, data, run) as trials:
+        begun = time.perf_counter()
+        for number, values in enumerate(strategy.search(trials)):
+            history.on_epoch_end(number)
+            line = plain({"epoch": number + 1, **values})
+            # A round that is done keeps its line, for the seconds in it; unless its outcome is another, as by
+            # another recipe of the trainings.
+            if not (number < len(lines) and lines[number] == {**line, "seconds": lines[number]["seconds"]}):
+                run.truncate_metrics("search", number)
+                run.append_metrics("search", {**line, "seconds": round(time.perf_counter() - begun, 3)})
+            begun = time.perf_counter()
+    return history.arrays()
+
+
+def build_search_model(config: Config, data: DataSet, strategy: Strategy | None = None) -> SearchModel:
+    """The model that `search` trains, not compiled yet; by default with the strategy of the configuration."""
     settings = config.search
     supernet = Supernet(
         config.space,
@@ -127,7 +176,7 @@ def build_search_model(config: Config, data: DataSet) -> SearchModel:
         dtype=settings.precision,
         name="supernet",
     )
-    strategy = STRATEGIES.get(settings.strategy).from_config(config)
+    strategy = strategy or STRATEGIES.get(settings.strategy).from_config(config)
     return SearchModel(supernet, strategy, config.seed, settings.unsampled, name="search")
 
 

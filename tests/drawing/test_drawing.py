@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -23,9 +24,10 @@ from gdas_tf.drawing import cells, curves, style
 from gdas_tf.drawing.cells import draw_cell, draw_genotype
 from gdas_tf.drawing.curves import draw_retraining, draw_search
 from gdas_tf.drawing.layout import Item
+from gdas_tf.drawing.truth import draw_truth
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.operations.base import OPERATIONS
-from gdas_tf.spaces.base import OPERATION_SETS, SearchSpace
+from gdas_tf.spaces.base import OPERATION_SETS, SPACES, SearchSpace
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype, random_genotype
 
 OPERATION_COLORS = {name: OPERATIONS.get(name).color for name in OPERATIONS}
@@ -308,7 +310,8 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
 def test_colours_stay_apart_for_colour_blind_readers():
     """Distances in Oklab (Ottosson 2020), times 100, with the matrices of Machado et al. 2009."""
     names = OPERATION_SETS["gdas-12"]  # the first eight are the paper's
-    assert set(names) == set(OPERATIONS)
+    # (`nor_conv` is `conv` by another name, and of its colour.)
+    assert {OPERATION_COLORS[name] for name in names} == set(OPERATION_COLORS.values())
     linear = np.array([_linear(OPERATION_COLORS[name]) for name in names])
     visions = {
         "normal": np.eye(3),
@@ -392,3 +395,18 @@ def test_cells_of_one_input_that_give_their_last_node(tmp_path: Path, reduction:
     assert [link.source for link in links if link.target == len(parts) - 1] == [2]
     parts, links = cells._fixed_parts(1)
     assert sum(link.target == len(parts) - 1 for link in links) == 2
+
+
+def test_the_residual_block_is_drawn_in_place_of_a_reduction_cell(tmp_path: Path) -> None:
+    genotype = random_genotype(SPACES.get("nasbench201"), 1)
+    draw_cell(genotype, "reduction", tmp_path / "reduction.svg")
+    drawn = (tmp_path / "reduction.svg").read_text()
+    assert "residual block" in drawn and "avg_pool_2x2" in drawn and "conv_1x3" not in drawn
+    draw_cell(dataclasses.replace(genotype, between="frc"), "reduction", tmp_path / "fixed.svg")
+    assert "conv_1x3" in (tmp_path / "fixed.svg").read_text()
+
+
+@pytest.mark.parametrize("accuracies", [[90.0], [90.0, None, 93.5], [None, None], list(range(40, 90))])
+def test_the_true_accuracy_of_each_epoch(accuracies: list[float | None], tmp_path: Path) -> None:
+    draw_truth(accuracies, 94.4, "c10_test", tmp_path / "truth.png")
+    assert _colors(tmp_path / "truth.png") > 10

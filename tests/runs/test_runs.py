@@ -467,3 +467,11 @@ def test_a_checkpoint_of_another_head_is_refused(run):
     run.config = run.config.override({"retrain.head_norm": True})
     with pytest.raises(UsageError, match="retrain.head_norm = False there, True now"):
         run.load_checkpoint("retrain")
+
+
+@pytest.mark.parametrize("call", [Run.check_free, Run.open])
+def test_an_unknown_home_folder_is_named(call, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="run directory ~nobody-of-this-name/r: the home folder"):
+        call("~nobody-of-this-name/r")
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.operations.base import OPERATIONS
-from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces.base import SPACES, SearchSpace
 from gdas_tf.spaces.genotype import GENOTYPES, Edge, Genotype, random_genotype
 
 CELL = [[("sep_conv_3x3", 0), ("skip_connect", 1)], [("max_pool_3x3", 1), ("sep_conv_5x5", 2)]]
@@ -257,7 +258,7 @@ def test_bad_names(name: object):
         ({"normal": CELL, "reduction": "fix"}, "reduction cell: found 'fix'"),
         (
             {"normal": CELL, "reduction": "fixed", "reduce": []},
-            "unknown key 'reduce'; accepted are name, inputs, output, normal",
+            "unknown key 'reduce'; accepted are name, space, inputs, output, between, normal",
         ),
         ({"normal": CELL, "reduction": "fixed", "name": 3}, "name is 3"),
     ],
@@ -449,3 +450,83 @@ def test_random_genotypes_of_other_spaces():
 def test_what_does_not_fit_a_space_of_one_input(text: str, message: str):
     with pytest.raises(UsageError, match=message):
         Genotype.from_text(text).check_fits(ONE_INPUT)
+
+
+# ---- The notation of NAS-Bench-201
+
+BARS = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|"
+
+
+def test_notation_of_nasbench201(tmp_path: Path):
+    genotype = Genotype.from_text(BARS)
+    assert (genotype.inputs, genotype.output, genotype.reduction) == (1, "last", None)
+    assert (genotype.space, genotype.between) == ("nasbench201", "residual")
+    assert genotype.normal[2] == (("nor_conv_1x1", 0), ("none", 1), ("avg_pool_3x3", 2))
+    assert genotype.to_text() == genotype.to_bars() == BARS
+    assert genotype.to_json() == {"space": "nasbench201", "cell": BARS}
+    other = " |nor3~0| + |skip~1|none~0|+|avg3~2|nor1~0|none~1| "
+    for same in (
+        Genotype.from_text(other),
+        Genotype.from_json({"cell": BARS}),
+        Genotype.from_json(f'"{BARS}"'),
+    ):
+        assert (same, same.to_text()) == (genotype, BARS)
+    short = "space=nasbench201 inputs=1 output=last normal=nor3@0/skip@1+none@0/nor1@0+none@1+avg3@2"
+    assert Genotype.from_text(f"{short} reduction=fixed").to_text() == BARS
+    for name in ("cell.txt", "cell.json"):
+        genotype.save(tmp_path / name)
+        assert Genotype.load(tmp_path / name) == genotype
+    named = random_genotype(SPACES.get("nasbench201"), 7)
+    assert named.to_text().startswith("name=random-7 |")
+    again = Genotype.from_text(named.to_text())
+    assert (again, again.name) == (named, "random-7")
+    assert Genotype.from_json(named.to_json()).name == "random-7"
+    genotype.check_fits(SPACES.get("nasbench201"))
+
+
+def test_what_the_notation_of_nasbench201_cannot_write_is_in_the_short_one():
+    assert GENOTYPES["GDAS_GF"].to_bars() is None
+    twice = Genotype(
+        [[("skip_connect", 0)], [("skip_connect", 1), ("none", 1)]], None, inputs=1, output="last"
+    )
+    assert twice.to_bars() is None
+    assert dataclasses.replace(twice, space="nasbench201").to_text().startswith("inputs=1 output=last space=")
+
+
+def test_random_genotypes_of_nasbench201_are_drawn_of_all_operations():
+    drawn = {
+        e.operation
+        for seed in range(30)
+        for n in random_genotype(SPACES.get("nasbench201"), seed).normal
+        for e in n
+    }
+    assert drawn == set(SPACES.get("nasbench201").operations)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("|nor_conv_3x3~0", r"node 1: found '\|nor_conv_3x3~0'; accepted is \|OP~INPUT"),
+        ("|nor_conv_3x3~0|+", "node 2: found ''"),
+        ("|nor_conv_3x3|", "node 1: found 'nor_conv_3x3'; accepted is operation~input"),
+        ("|nor_conv_3~0|", "node 1: unknown operation 'nor_conv_3'; did you mean nor_conv_3x3"),
+        ("|none~1|", "node 1: found inputs 1; accepted are 0, all that comes before, each once"),
+        ("|none~0|+|none~0|", "node 2: found inputs 0; accepted are 0, 1"),
+        ("|none~0|+|none~0|none~0|", "node 2: found inputs 0, 0; accepted are 0, 1"),
+        ("inputs=1 |none~0|", "found 'inputs' before a cell; accepted are name and space"),
+        ("name=a=b |none~0|", "name is 'a=b'"),
+    ],
+)
+def test_bad_cells_of_nasbench201(text: str, message: str):
+    with pytest.raises(UsageError, match=message) as error:
+        Genotype.from_text(text)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_json_of_nasbench201():
+    with pytest.raises(UsageError, match="cell: found 3; accepted is text as"):
+        Genotype.from_json({"cell": 3})
+    with pytest.raises(UsageError, match="found 'normal' before a cell"):
+        Genotype.from_json({"cell": BARS, "normal": []})
+    with pytest.raises(UsageError, match="between is 'pool'; accepted are frc, residual"):
+        Genotype.from_text("between=pool normal=skip@0 reduction=fixed")

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from gdas_tf.numerics import primitives
 from gdas_tf.operations.base import Backward
-from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces.base import SPACES, SearchSpace
 from gdas_tf.spaces.macro import CellPlan
-from gdas_tf.supernet import branches, cells, layers, mixed, reference
+from gdas_tf.supernet import branches, cells, layers, mixed, reduction, reference
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.supernet.paths import Mixture, Sampled
 
@@ -34,6 +34,7 @@ MIXED = [
     (SearchSpace(SMALL, nodes=2), (8, 8), {}),
     (SearchSpace.named("gdas-12", nodes=2), (9, 10), {}),
     (SearchSpace(POOLS, 2, name="mine", inputs=1, keep="all", output="last"), (9, 10), {"pool_norm": True}),
+    (SPACES.get("nasbench201"), (8, 8), {}),
 ]
 
 SEEDS = (0, 8)
@@ -70,7 +71,7 @@ def _differences(
     labels = tf.constant([0, 1, 2, 1])
     indices = _indices(net, seed)
     if per_cell:
-        counts = [net.searched_cells(kind) for kind in (False, True)]
+        counts = [net.searched_cells(kind) for kind in (False, True)][: len(indices)]
         indices = [np.roll(index, i) for index, n in zip(indices, counts, strict=True) for i in range(n)]
     gates = [tf.ones(len(index)) for index in indices]
     samples: list[Any] = [
@@ -159,13 +160,44 @@ def _samples(net: Supernet) -> list[Sampled]:
     return [Sampled(tf.zeros(edges, tf.int32), tf.zeros((edges, 1)), tf.ones(edges))] * 2
 
 
-@pytest.mark.parametrize("case", MIXED, ids=["8x8", "9x10", "one input, pool norm"])
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("size", [(8, 8), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_cells_of_nasbench201(size: tuple[int, int], seed: int) -> None:
+    net = _supernet(SPACES.get("nasbench201"), size)
+    kinds = [cells.SearchedCell, reduction.ResidualBlock] * 2 + [cells.SearchedCell]
+    assert [type(cell) for cell in net.cells] == kinds
+    assert not any(cell.preprocess for cell in net.cells[::2])
+    assert net.stem.shape[-1] == 4
+    differences = _differences(net, size, seed, ("weights", "architecture"))
+    assert len(differences) == 2 + len(net.trainable_variables) + 1
+    assert _worst(differences) < (BOUND, "")
+    assert net(tf.zeros((4, *size, 3)), *_samples(net)).shape == (4, 3)
+
+
+def test_a_sample_for_every_cell_of_nasbench201() -> None:
+    net = _supernet(SPACES.get("nasbench201"))
+    differences = _differences(net, (8, 8), 1, ("weights", "architecture"), per_cell=True)
+    assert len(differences) == 2 + len(net.trainable_variables) + 3
+    assert _worst(differences) < (BOUND, "")
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_residual_blocks_between_cells_that_preprocess(inputs: int) -> None:
+    space = SearchSpace(
+        SMALL, 2, name="mine", inputs=inputs, reduction=False, between="residual", stem=2, head_norm=True
+    )
+    net = _supernet(space, (9, 10))
+    differences = _differences(net, (9, 10), 1, ("weights", "architecture"))
+    assert _worst(differences) < (BOUND, "")
+
+
+@pytest.mark.parametrize("case", MIXED, ids=["8x8", "9x10", "one input, pool norm", "nasbench201"])
 def test_mixtures_of_all_operations(case: tuple[SearchSpace, tuple[int, int], dict[str, Any]]) -> None:
     space, size, options = case
     net = _supernet(space, size, **options)
     per_cell = bool(options)
     differences = _differences(net, size, 1, ("weights", "architecture"), per_cell, mixture=True)
-    kinds = len(net.cells) if per_cell else 2
+    kinds = len(net.cells) if per_cell else 1 + (not net.fixed_reduction)
     assert len(differences) == 2 + len(net.trainable_variables) + kinds
     assert _worst(differences) < (BOUND, "")
 

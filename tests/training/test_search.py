@@ -583,7 +583,7 @@ def test_damaged_logits_are_named(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         search(config, _data(), run, callbacks=[_Dies(1, 0)])
     run.file("search/logits.npz").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="logits.npz are missing or damaged"):
+    with pytest.raises(UsageError, match="logits.npz are damaged: .* no archive of arrays; remove"):
         search(config, _data(), run, resume=True)
 
 

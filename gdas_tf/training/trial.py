@@ -1,0 +1,166 @@
+"""One trial: a derived network, trained for a short time on D_T and judged by its loss on D_V."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from gdas_tf.data.augmentation import Augmentation
+from gdas_tf.data.dataset import eval_batches, search_halves, steps_per_epoch, train_batches
+from gdas_tf.keras_backend import keras
+from gdas_tf.networks.derived import count_parameters
+from gdas_tf.networks.registry import build
+from gdas_tf.numerics.losses import cross_entropy, hits
+from gdas_tf.runtime import graphs_as_written
+from gdas_tf.training.retraining import RetrainingModel, learning_rate_of, network_options, optimizer_of
+
+if TYPE_CHECKING:
+    from gdas_tf.config.config import Config
+    from gdas_tf.config.sections import RetrainConfig
+    from gdas_tf.data.dataset import DataSet
+    from gdas_tf.spaces.genotype import Genotype
+
+
+class TrialTrainer:
+    """Trains networks one after the other in one process, with what they share made once.
+
+    All trials of one seed see the same batches in the same order, so that they differ by their cells alone.
+
+    Args:
+        data: The data set; its test images are not looked at.
+        seed: Of the run: it divides the training images into D_T and D_V.
+        images, validation_images: How many images of D_T and of D_V to take, at most; None for all.
+    """
+
+    def __init__(
+        self, data: DataSet, seed: int, images: int | None = None, validation_images: int | None = None
+    ) -> None:
+        self.data = data
+        training, validation = search_halves(data.train.labels, seed)
+        self.halves = _part(training, images, [seed, 0]), _part(validation, validation_images, [seed, 1])
+        self._batches: dict[tuple[Any, ...], tf.data.Dataset] = {}
+
+    def train(self, config: Config, genotype: Genotype) -> dict[str, Any]:
+        """Trains a network from scratch, through a whole schedule.
+
+        Args:
+            config: `seed`, `data` and `retrain` count here.
+            genotype: The cells.
+
+        Returns:
+            `loss` (mean cross entropy on D_V, in nats; None if it is not a number), `accuracy` (on D_V),
+            `training_loss` and `training_accuracy` (of the last epoch), `parameters`, `seconds` in all and
+            `seconds_to_first_step`.
+
+        Raises:
+            UsageError: The network cannot be built for the images.
+        """
+        begun = time.perf_counter()
+        settings = config.retrain
+        with _no_garbage():
+            model = self._model(config, genotype)
+            step = tf.function(model.train_step, autograph=False)
+            batches = self._training(config)
+            with graphs_as_written():
+                step.get_concrete_function(batches.element_spec)
+        steps = self._steps(settings)
+        first = None
+        with graphs_as_written():
+            for number, batch in enumerate(batches.take(settings.epochs * steps)):
+                if number % steps == 0:
+                    model.reset_metrics()
+                logs = step(batch)
+                first = first or time.perf_counter() - begun
+            loss, accuracy = self._judge(model.network, settings.batch_size)
+        return {
+            "loss": loss if math.isfinite(loss) else None,
+            "accuracy": accuracy,
+            **{f"training_{name}": float(value) for name, value in logs.items()},
+            "parameters": count_parameters(model.network),
+            "seconds": round(time.perf_counter() - begun, 3),
+            "seconds_to_first_step": round(first, 3),
+        }
+
+    def _model(self, config: Config, genotype: Genotype) -> RetrainingModel:
+        settings = config.retrain
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(config.seed)
+        network = build(
+            settings.network,
+            genotype,
+            drop_path=settings.drop_path,
+            auxiliary=settings.auxiliary_weight > 0,
+            training=True,
+            seed=config.seed,
+            dtype=settings.precision,
+            **network_options(config, self.data),
+        )
+        model = RetrainingModel(network, settings.auxiliary_weight)
+        model.compile(optimizer_of(settings, learning_rate_of(settings, self._steps(settings))))
+        model.optimizer.build(network.trainable_variables)
+        return model
+
+    def _steps(self, settings: RetrainConfig) -> int:
+        """Steps of an epoch."""
+        return steps_per_epoch(len(self.halves[0]), settings.batch_size)
+
+    def _training(self, config: Config) -> tf.data.Dataset:
+        """The batches of D_T; all trials of a seed and a batch size go through the same object."""
+        settings, data = config.retrain, config.data
+        key = (config.seed, settings.batch_size, settings.cutout, data.padding, data.flip)
+        if key not in self._batches:
+            augmentation = Augmentation(
+                padding=data.padding, flip=data.flip, cutout=settings.cutout, mean=self.data.mean
+            )
+            self._batches[key] = train_batches(
+                self.data.train, settings.batch_size, config.seed, augmentation, 0, _ENDLESS, self.halves[0]
+            )
+        return self._batches[key]
+
+    def _judge(self, network: keras.Model, batch_size: int) -> tuple[float, float]:
+        """Mean loss and accuracy on full batches of D_V, with batch norm by the statistics of each batch.
+
+        After few steps the moving statistics are still those of the first ones. D_V is never trained on.
+        """
+        half = self.halves[1]
+        batch_size = min(batch_size, len(half))
+        if ("judge", batch_size) not in self._batches:
+            kept = half[: len(half) // batch_size * batch_size]
+            self._batches["judge", batch_size] = eval_batches(self.data.train, batch_size, kept)
+
+        @tf.function(autograph=False)
+        def judge(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            logits = network(images, training=True)["logits"]
+            return cross_entropy(labels, logits), tf.reduce_mean(hits(labels, logits))
+
+        results = [judge(*batch) for batch in self._batches["judge", batch_size]]
+        values = np.array([[float(value) for value in result] for result in results], np.float64)
+        return tuple(values.mean(0).tolist())
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Without looking for garbage: graphs are made of a hundred thousand objects, and all of them stay. That
+    takes a quarter of the time of tracing."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+_ENDLESS = 2**40
+
+
+def _part(half: np.ndarray, count: int | None, seed: list[int]) -> np.ndarray:
+    """Some images of a half, drawn by the seed; all of them without a count."""
+    if count is None or count >= len(half):
+        return half
+    return np.sort(np.random.default_rng([*seed, 0x7A]).permutation(half)[:count])
