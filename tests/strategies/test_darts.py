@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -13,13 +14,15 @@ from strategy_searches import Dies, images, settings
 
 from gdas_tf.cli.main import main
 from gdas_tf.errors import UsageError
+from gdas_tf.numerics import primitives
 from gdas_tf.numerics.losses import cross_entropy
+from gdas_tf.optimizers.loss_scale import MaskedLossScale
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.run import Run
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.strategies.base import STRATEGIES
 from gdas_tf.strategies.darts import DARTS
-from gdas_tf.supernet import reference
+from gdas_tf.supernet import branches, network, reduction, reference
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.training.search import search
 from gdas_tf.training.search_model import SearchModel
@@ -31,6 +34,8 @@ SPACES = {
         OPERATIONS, 2, name="mine", inputs=1, keep="all", output="last", reduction=False
     ),
 }
+TINY = {"search.nodes": 1, "search.macro": "autodl"}
+"""Three cells of two edges."""
 RATE, MOMENTUM, DECAY = 0.05, 0.9, 3e-4
 
 
@@ -60,10 +65,14 @@ def _learned(model: SearchModel) -> list[np.ndarray]:
     return [old - logits.numpy() for old, logits in zip(before, model.strategy.architecture, strict=True)]
 
 
-def _plain_loss(model: SearchModel, batch: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    """The loss in float64, by the plain supernet."""
+def _plain_loss(
+    model: SearchModel, batch: tuple[tf.Tensor, tf.Tensor], weights: list[tf.Tensor] | None = None
+) -> tf.Tensor:
+    """The loss in float64, by the plain supernet, perhaps with other weights."""
     x, y = batch
-    outputs = reference.logits(model.supernet, x, *model.strategy.paths(tf.constant(0, tf.int64)))
+    variables = model.supernet.trainable_variables
+    with keras.StatelessScope(state_mapping=list(zip(variables, weights or (), strict=False))):
+        outputs = reference.logits(model.supernet, x, *model.strategy.paths(tf.constant(0, tf.int64)))
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, outputs))
 
 
@@ -79,48 +88,83 @@ def test_the_first_order_is_the_gradient_of_the_loss_on_d_v(space: str, fixed: b
         np.testing.assert_allclose(found, expected, atol=1e-5 * float(tf.reduce_max(tf.abs(expected))) + 1e-7)
 
 
-def _unrolled(model: SearchModel) -> float:
-    """L_V(w'(a), a), w' by one step of `architect.py` on D_T, of the plain supernet; the weights stay."""
-    variables = model.supernet.trainable_variables
-    before = [variable.numpy() for variable in variables]
-    with tf.GradientTape() as tape:
-        loss = _plain_loss(model, _batch(0))
-    slopes = tape.gradient(loss, [variable.value for variable in variables])
-    for variable, velocity, slope in zip(variables, model.optimizer.velocities, slopes, strict=True):
-        step = MOMENTUM * velocity + (0.0 if slope is None else slope) + DECAY * variable
-        variable.assign(variable - RATE * step)
-    found = float(_plain_loss(model, _batch(1)))
-    for variable, old in zip(variables, before, strict=True):
-        variable.assign(old)
-    return found
+def _stepped(model: SearchModel, weights: list[tf.Tensor], slopes: list[tf.Tensor]) -> list[tf.Tensor]:
+    momenta = model.optimizer.velocities
+    return [
+        w - RATE * (MOMENTUM * v + slope + DECAY * w)
+        for w, v, slope in zip(weights, momenta, slopes, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("space", SPACES)
-def test_the_second_order_is_the_gradient_through_one_step_of_the_weights(space: str) -> None:
-    """Held against the slope of L_V(w'(a), a) itself, by differences of a along four directions."""
-    model = _model("second", SPACES[space])
-    for step in range(3):  # so that there is momentum
+@pytest.fixture
+def smooth(monkeypatch) -> Iterator[None]:
+    """A supernet without kinks, whose edges are traced anew, and not kept."""
+    for place in (network, reduction, primitives):
+        monkeypatch.setattr(place, "relu", tf.nn.softplus)
+    branches.mixture.cache_clear()
+    yield
+    branches.mixture.cache_clear()
+
+
+def _moments(x: tf.Tensor, axes: list[int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `tf.nn.moments`, which stops the gradient of the mean and so has a wrong second derivative."""
+    mean = tf.reduce_mean(x, axes, keepdims=True)
+    return tf.reduce_mean(x, axes), tf.reduce_mean(tf.square(x - mean), axes)
+
+
+def _with_momentum(fixed: bool = True) -> tuple[SearchModel, list[tf.Tensor], list[tf.Tensor]]:
+    model = _model("second", fixed=fixed)
+    for step in range(2):
         model.update_weights(*_batch(step + 5))
-    before = [logits.numpy() for logits in model.strategy.architecture]
-    slopes, first, found = [], [], []
-    gradient = _learned(model)
+    weights = [tf.identity(variable.value) for variable in model.supernet.trainable_variables]
+    return model, weights, [logits.value for logits in model.strategy.architecture]
+
+
+def test_the_second_order_is_that_of_the_authors() -> None:
+    """`architect.py`, line for line, of the plain supernet."""
+    model, weights, logits = _with_momentum()
+
+    def gradients(batch: tuple[tf.Tensor, tf.Tensor], at: list[tf.Tensor]) -> dict[str, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            tape.watch(at)
+            loss = _plain_loss(model, batch, at)
+        return tape.gradient(loss, {"logits": logits, "weights": at})
+
+    unrolled = _stepped(model, weights, gradients(_batch(0), weights)["weights"])
+    on_d_v = gradients(_batch(1), unrolled)
+    vector = on_d_v["weights"]
+    length = 0.01 / tf.linalg.global_norm(vector)
+    above, below = (
+        gradients(_batch(0), [w + sign * length * g for w, g in zip(weights, vector, strict=True)])["logits"]
+        for sign in (1.0, -1.0)
+    )
+    found = _learned(model)
+    for one, direct, more, less in zip(found, on_d_v["logits"], above, below, strict=True):
+        implicit = RATE * (more - less) / (2 * length)
+        assert float(tf.norm(implicit)) > 0.1 * float(tf.norm(direct))  # the second term counts
+        np.testing.assert_allclose(one, direct - implicit, atol=1e-3 * float(tf.reduce_max(abs(direct))))
+
+
+@pytest.mark.usefixtures("smooth")
+def test_the_second_order_is_the_gradient_through_one_step_of_the_weights(monkeypatch) -> None:
+    """Held against automatic differentiation of L_V(w'(a), a) through w', of a supernet without kinks."""
+    monkeypatch.setattr(tf.nn, "relu", tf.nn.softplus)  # of the plain one
+    monkeypatch.setattr(tf.nn, "moments", _moments)
+    model, weights, logits = _with_momentum(fixed=False)  # the fixed cell has a maximum
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            inner.watch(weights)
+            loss = _plain_loss(model, _batch(0), weights)
+        unrolled = _stepped(model, weights, inner.gradient(loss, weights))
+        on_d_v = _plain_loss(model, _batch(1), unrolled)
+    exact = outer.gradient(on_d_v, logits)
+    found = _learned(model)
     model.strategy.order = "first"
-    for logits, old in zip(model.strategy.architecture, before, strict=True):
-        logits.assign(old)
-    one_order = _learned(model)
-    for seed in range(4):
-        along = [tf.random.stateless_normal(logits.shape, [seed, i]) for i, logits in enumerate(before)]
-        sides = []
-        for sign in (1, -1):
-            for logits, old, d in zip(model.strategy.architecture, before, along, strict=True):
-                logits.assign(old + sign * 2e-2 * d)
-            sides.append(_unrolled(model))
-        slopes.append((sides[0] - sides[1]) / 4e-2)
-        found.append(sum(float(tf.reduce_sum(g * d)) for g, d in zip(gradient, along, strict=True)))
-        first.append(sum(float(tf.reduce_sum(g * d)) for g, d in zip(one_order, along, strict=True)))
-    length = np.linalg.norm(slopes)
-    assert np.linalg.norm(np.subtract(found, slopes)) < 0.02 * length
-    assert np.linalg.norm(np.subtract(first, slopes)) > 0.1 * length  # the second term counts
+    short = _learned(model)
+    for one, other, first in zip(found, exact, short, strict=True):
+        length = float(tf.norm(other))
+        assert np.linalg.norm(one - other) < 0.005 * length
+        assert np.linalg.norm(first - other) > 0.1 * length
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
@@ -167,39 +211,40 @@ def test_the_second_order_needs_a_step_that_it_knows() -> None:
         _learned(model)
 
 
+@pytest.mark.usefixtures("smooth")
 @pytest.mark.parametrize("order", ["first", "second"])
 def test_half_precision(order: str) -> None:
     """The loss is scaled there, and what is learned is not."""
-    model = _model(order)
+    model = _model(order, fixed=False)
+    start = [logits.numpy() for logits in model.strategy.architecture]
     expected = _learned(model)
     keras.utils.set_random_seed(2)
     supernet = Supernet(SPACES["darts"], 3, channels=2, cells=1, dtype="mixed_float16")
-    half = SearchModel(supernet, DARTS(order, learning_rate=1e-2, weight_decay=0.0), seed=1)
-    half.compile(keras.optimizers.LossScaleOptimizer(SGD(RATE, MOMENTUM, DECAY), initial_scale=1024.0))
-    half.unsampled = "decayed"
+    half = SearchModel(supernet, DARTS(order, weight_decay=0.0), seed=1)
+    half.compile(MaskedLossScale(SGD(RATE, MOMENTUM, DECAY), initial_scale=1024.0))
     half.build((4, 8, 8, 3))
-    for one, other in zip(half.strategy.logits.values(), model.strategy.logits.values(), strict=True):
-        one.assign(other + 1.0)
+    for logits, values in zip(half.strategy.architecture, start, strict=True):
+        logits.assign(values)
     half.strategy.optimizer = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.SGD(1.0), initial_scale=1024.0
     )
     half.strategy.optimizer.build(half.strategy.architecture)
     found = _learned(half)
     for one, other in zip(found, expected, strict=True):
-        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.8
-        assert 0.5 < np.linalg.norm(one) / np.linalg.norm(other) < 2.0
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9
+        assert 0.8 < np.linalg.norm(one) / np.linalg.norm(other) < 1.25
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"darts.order": "first", "search.reduction": "fixed"},
-        {"darts.order": "second", "search.warm_up": 1, "search.none": "excluded", "search.nodes": 2},
+        {"darts.order": "second", "search.warm_up": 1, "search.none": "excluded"},
     ],
     ids=["first, fixed reduction", "second, warm-up"],
 )
 def test_a_resumed_search_ends_in_the_same_bits(changes: dict[str, object], tmp_path: Path) -> None:
-    config = settings({"search.strategy": "darts", **changes})
+    config = settings({"search.strategy": "darts", **TINY, **changes})
     whole, broken = Run.create(tmp_path / "whole", config), Run.create(tmp_path / "broken", config)
     expected = search(config, images(), whole)
     with pytest.raises(KeyboardInterrupt):
@@ -216,7 +261,7 @@ def test_a_resumed_search_ends_in_the_same_bits(changes: dict[str, object], tmp_
 
 
 def test_the_loss_on_d_v_falls(tmp_path: Path) -> None:
-    config = settings({"search.strategy": "darts", "search.epochs": 6, "search.nodes": 2})
+    config = settings({"search.strategy": "darts", "search.epochs": 6, **TINY})
     search(config, images(), Run.create(tmp_path / "run", config))
     losses = [line["architecture_loss"] for line in Run.open(tmp_path / "run").metrics("search")]
     assert losses[-1] < losses[0]
@@ -226,7 +271,8 @@ def test_from_the_command_line_to_a_verified_onnx_file(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 255, (48, 8, 8, 1), np.uint8)
     np.savez("noise.npz", images=pixels, labels=np.arange(48) % 3)
-    tiny = "--search-epochs 2 --search-channels 2 --search-nodes 2 --search-batch-size 8 --retrain-epochs 1"
+    tiny = "--search-epochs 2 --search-channels 2 --search-nodes 1 --search-batch-size 8 --retrain-epochs 1"
+    tiny += " --search-macro autodl"
     tiny += " --search-operations none,skip_connect,conv_3x3 --retrain-channels 4 --export-formats onnx"
     tiny += " --benchmark-seconds 0.02 --benchmark-rounds 1 --data noise.npz --search-strategy darts"
     assert main(["run", "run", *tiny.split(), "--darts-order", "second", "--json"]) == 0
