@@ -8,3 +8,4 @@ Importing any module of this folder registers all operations of the package, in 
 from gdas_tf.operations import skip
 from gdas_tf.operations import convolutions
 from gdas_tf.operations import pooling
+from gdas_tf.operations import asymmetric

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
+from gdas_tf.registry import did_you_mean
 from gdas_tf.spaces.published import CELLS
 
 FIXED = "fixed"
 NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
-ABOUT = ("name", "inputs", "output")
+CONCAT = ("normal_concat", "reduction_concat")
+ABOUT = ("name", "inputs", "output", *CONCAT)
 KEYS = (*ABOUT, "normal", "reduction")
 """What is written of a genotype, as JSON and in the short notation; `ABOUT` may be left out."""
 
@@ -33,8 +36,10 @@ def words(text: str) -> dict[str, str]:
     for word in text.split():
         key, equals, content = word.partition("=")
         if not equals or key not in KEYS:
+            near = did_you_mean(key, KEYS if equals else CELLS)
             raise UsageError(
-                f"genotype: cannot read {show(word)}; accepted is {NOTATION}, or one of {', '.join(CELLS)}"
+                f"genotype: cannot read {show(word)}; "
+                + (near or f"accepted is {NOTATION}, or one of {', '.join(CELLS)}")
             )
         if key in parts:
             raise UsageError(f"genotype: {key} stands twice; give it once")
@@ -43,6 +48,23 @@ def words(text: str) -> dict[str, str]:
         if key not in parts:
             raise UsageError(f"genotype: {key} is missing; accepted is {NOTATION}")
     return parts
+
+
+def value_to_text(value: Any) -> str:
+    """Returns what stands behind one of `ABOUT`: a tuple of numbers as a comma list."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def value_from_text(key: str, text: str) -> Any:
+    """Returns the value of one of `ABOUT`; what should be numbers and is not stays text."""
+    if key in CONCAT:
+        parts = text.split(",")
+        return [int(part) for part in parts] if all(map(_is_number, parts)) else text
+    return int(text) if key == "inputs" and _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,6}", text) is not None
 
 
 def cell_to_text(cell: Sequence[Sequence[tuple[str, int]]]) -> str:
@@ -73,14 +95,16 @@ def cell_from_text(text: str, place: str) -> list[list[tuple[str, int]]]:
 
 def _edge_from_text(text: str, place: str) -> tuple[str, int]:
     operation, at, source = text.partition("@")
-    if not at or not re.fullmatch(r"[0-9]{1,6}", source):
+    if not at or not _is_number(source):
         raise UsageError(
             f"genotype: {place}: found {show(text)}; accepted is operation@input, for example sep3@0"
         )
     names = OPERATIONS.long_names()
     if operation not in names:
+        near = did_you_mean(operation, names)
         raise UsageError(
             f"genotype: {place}: unknown operation {show(operation)}; accepted are {', '.join(names)}"
+            + (f"; {near}" if near else "")
         )
     return names[operation], int(source)
 

@@ -54,7 +54,7 @@ def test_named_spaces():
     assert SearchSpace.named("gdas-4").operations == ("none", "skip_connect", "sep_conv_3x3", "max_pool_3x3")
     last = ("sep_conv_7x7", "dil_conv_7x7", "conv_1x1", "conv_3x3")
     assert SearchSpace.named("gdas-12").operations == (*SearchSpace.named("gdas").operations, *last)
-    assert set(SearchSpace.named("gdas-12").operations) == set(OPERATIONS)
+    assert set(SearchSpace.named("gdas-12").operations) <= set(OPERATIONS)
     space = SearchSpace.named(" conv_3x3, none", nodes=5, inputs_per_node=3)
     assert space == SearchSpace(("conv_3x3", "none"), 5, 3)
     assert SearchSpace.named("conv_3x3").operations == ("conv_3x3",)
