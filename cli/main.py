@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "measure loss and accuracy of a trained network on the test images",
     "export": "write SavedModel and ONNX, and verify them against the trained network",
     "benchmark": "measure latency and throughput of ONNX files",
+    "zoo": "list published genotypes and networks, with their figures",
     "draw": "draw the cells of a genotype, and the curves of a run",
     "predict": "classify pictures with an exported network",
     "serve": "serve exported networks over HTTP",

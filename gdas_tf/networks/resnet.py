@@ -2,9 +2,9 @@
 
 He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition" (CVPR 2016, arXiv 1512.03385), section
 4.2: a 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels, global average pooling and a
-dense layer; 6n + 2 layers. A block is convolution, batch norm, ReLU, convolution, batch norm, the sum with its
-input, ReLU. Where a stage begins with stride 2, the input is subsampled and gets channels of zeros (option A),
-so that the shortcuts have no weights.
+dense layer; 6n + 2 layers. A block is convolution, batch norm, ReLU, convolution, batch norm, the sum with
+its input, ReLU. Where a stage begins with stride 2, the input is subsampled and gets channels of zeros (their
+option A), so that the shortcuts have no weights.
 """
 
 from __future__ import annotations
