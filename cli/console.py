@@ -69,13 +69,6 @@ def table(rows: Sequence[tuple[str, str] | None]) -> str:
     return "\n".join(f"  {row[0]:<{width}}  {row[1]}" if row else "" for row in rows)
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows of texts as columns, as wide as each needs."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(f"  {line}".rstrip() for line in lines)
-
-
 def warn(warnings: Sequence[str]) -> None:
     """Prints warnings on what a search found, a line for each, on stderr."""
     for line in warnings:
@@ -90,3 +83,21 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Returns rows of equally many texts in columns.
+
+    Args:
+        rows: the first is the heading.
+        right: numbers of the columns whose texts end at their right side, as numbers do.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            text.rjust(width) if number in right else text.ljust(width)
+            for number, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(f"  {line}".rstrip() for line in lines)

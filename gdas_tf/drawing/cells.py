@@ -91,9 +91,9 @@ def _cell_figure(genotype: Genotype, cell: Literal["normal", "reduction"]) -> Fi
     title = f"{cell.capitalize()} cell" if genotype.name is None else f"{genotype.name}, {cell} cell"
     note = ""
     if cell == "normal":
-        parts, links = _searched_parts(genotype.normal, genotype.inputs, genotype.output)
+        parts, links = _searched_parts(genotype.normal, genotype.inputs, genotype.given())
     elif genotype.reduction is not None:
-        parts, links = _searched_parts(genotype.reduction, genotype.inputs, genotype.output)
+        parts, links = _searched_parts(genotype.reduction, genotype.inputs, genotype.given(reduction=True))
         note = f"stride 2 on the edges from {' and '.join(_INPUTS[-genotype.inputs :])}"
     elif genotype.between == "residual":
         title = title.replace("eduction cell", "esidual block")
@@ -131,9 +131,15 @@ def _input_parts(inputs: int) -> list[_Part]:
 
 
 def _searched_parts(
-    cell: Cell, inputs: int = 2, output: str = "concatenation"
+    cell: Cell, inputs: int = 2, given: Sequence[int] | None = None
 ) -> tuple[list[_Part], list[Link]]:
-    """Boxes and links of a cell: nodes in even columns by depth, the operations just before their nodes."""
+    """Boxes and links of a cell: nodes in even columns by depth, the operations just before their nodes.
+
+    Args:
+        cell: the cell.
+        inputs: number of its inputs.
+        given: the nodes that it gives, numbered as `Edge.input`; None for all.
+    """
     depths = [0] * inputs
     for node in cell:
         depths.append(1 + max(depths[edge.input] for edge in node))
@@ -144,8 +150,8 @@ def _searched_parts(
         for edge in node:
             links += [Link(edge.input, len(parts)), Link(len(parts), number)]
             parts.append(_Part(edge.operation, 2 * depths[number] - 1, OPERATIONS.get(edge.operation).color))
-    joined = range(inputs, len(depths)) if output == "concatenation" else [len(depths) - 1]
-    links += [Link(number, len(parts)) for number in joined]
+    given = range(inputs, len(depths)) if given is None else given
+    links += [Link(number, len(parts)) for number in given]
     parts.append(_Part("$c_{k}$", 2 * max(depths) + 1))
     return parts, links
 

@@ -19,10 +19,13 @@ Importing it needs no TensorFlow; the stages that compute with it start it.
 from gdas_tf.pipeline.artefacts import (
     draw_cells,
     genotype_of_logits,
+    genotype_of_network,
+    give_genotype,
     load_model,
     parse_genotype,
     read_genotype,
     set_genotype,
+    takes_genotype,
 )
 from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job, begin, go_on, load_data
@@ -57,6 +60,8 @@ __all__ = [
     "evaluate_network",
     "export_network",
     "genotype_of_logits",
+    "genotype_of_network",
+    "give_genotype",
     "go_on",
     "how_certain",
     "load_data",
@@ -75,4 +80,5 @@ __all__ = [
     "run_retraining",
     "run_search",
     "set_genotype",
+    "takes_genotype",
 ]

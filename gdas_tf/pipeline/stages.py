@@ -16,11 +16,13 @@ from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.pipeline.artefacts import (
     draw_cells,
     genotype_of_logits,
+    genotype_of_network,
     load_arrays,
     load_model,
     model_file,
     read_genotype,
     set_genotype,
+    takes_genotype,
     verified_accuracies,
 )
 from gdas_tf.pipeline.certainty import how_certain
@@ -65,14 +67,16 @@ def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | Non
 def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
     """Runs all stages, in the order of `STAGES`, after a check of what can be known before the first.
 
-    A search and a retraining that have finished all their epochs are not done again. `job.results` grows with
-    every finished stage, and stays when a later one fails.
+    A search and a retraining that have finished all their epochs are not done again. Search and derivation
+    are left out where the run directory was given a genotype, or its network is built of none. `job.results`
+    grows with every finished stage, and stays when a later one fails.
 
     Args:
         job: the job; with `resume` if a stage of it has begun already.
 
     Returns:
-        The results of each stage by its name; None for the benchmark where no ONNX file was asked for.
+        The results of each stage by its name; None for the stages that were left out, as the benchmark where
+        no ONNX file was asked for.
 
     Raises:
         UsageError: a stage cannot be done with this configuration or these data.
@@ -85,15 +89,28 @@ def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
     run = job.run
     finished = [name for name in ("search", "retrain") if run.finished(name)]
     derived = read_genotype(run) if run.file("genotype.json").exists() else None
-    check_before_start(job, [name for name in STAGES if name not in finished], derived)
+    left_out = _without_search(run)
+    stages = [name for name in STAGES if name not in finished and name not in left_out]
+    check_before_start(job, stages, derived)
     for number, (name, stage) in enumerate(STAGES.items(), 1):
         progress(f"[{number}/{len(STAGES)}] {name}")
         if name == "benchmark" and not run.onnx_files():
-            progress("skipped: export.formats names no ONNX file, and only those are measured")
-            job.results[name] = None
-        else:
-            job.results[name] = stage(job)
+            left_out[name] = "export.formats names no ONNX file, and only those are measured"
+        if name in left_out:
+            progress(f"skipped: {left_out[name]}")
+        job.results[name] = None if name in left_out else stage(job)
     return job.results
+
+
+def _without_search(run: Run) -> dict[str, str]:
+    """The stages that find a genotype, each with the reason, where the run needs none to be found."""
+    if not takes_genotype(run.config):
+        why = f"the network {run.config.retrain.network} is built of no genotype"
+    elif run.file("genotype.json").exists() and not run.begun("search"):
+        why = "the genotype was given"
+    else:
+        return {}
+    return {"search": why, "derive": why}
 
 
 def run_search(job: Job) -> dict[str, Any]:
@@ -166,18 +183,18 @@ def run_derivation(job: Job) -> dict[str, Any]:
 
 
 def run_retraining(job: Job) -> dict[str, Any]:
-    """Trains the derived network from scratch.
+    """Trains the derived network, or the one that `retrain.network` names, from scratch.
 
     Returns:
         `epochs`, `accuracy` (of the training images in the last epoch), `seconds` of all epochs, and `files`.
 
     Raises:
-        UsageError: there is no genotype yet, the retraining has begun and the job does not resume, or the
-            data have changed since.
+        UsageError: there is no genotype yet that the network could be built of, the retraining has begun and
+            the job does not resume, or the data have changed since.
         RunError: the retraining diverged, or the disk is full or read-only.
     """
     run = job.run
-    genotype = read_genotype(run)
+    genotype = genotype_of_network(run)
     _check_begun(job, "retrain")
     if run.finished("retrain"):
         progress("the retraining has finished all its epochs already")
@@ -230,7 +247,7 @@ def run_export(job: Job) -> dict[str, Any]:
     data, record = job.data, job.data_record
     job.record()
     identity = record.identity if record else None
-    result = export_network(model, data, run.path / "export", job.config, read_genotype(run), identity)
+    result = export_network(model, data, run.path / "export", job.config, genotype_of_network(run), identity)
     return {**result, **job.about_data}
 
 

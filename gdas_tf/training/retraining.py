@@ -91,7 +91,7 @@ class RetrainingModel(keras.Model):
 def retrain(
     config: Config,
     data: DataSet,
-    genotype: Genotype,
+    genotype: Genotype | None,
     run: Run,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -110,7 +110,7 @@ def retrain(
     Args:
         config: configuration; `seed`, `data` (the augmentation) and `retrain` count here.
         data: the data set.
-        genotype: the cells.
+        genotype: the cells; None if the network is built of none.
         run: the run directory.
         resume: continue from the last checkpoint, if there is one.
         callbacks: Keras callbacks for `fit`.

@@ -1,4 +1,4 @@
-"""Robust: a supernet proposes, a race with random cells decides; what was killed in it ends as a whole one."""
+"""Robust: a supernet proposes, a race with random cells decides; killed in the race, it ends the same."""
 
 from __future__ import annotations
 
