@@ -1,7 +1,8 @@
 """One step of the search by each strategy beside GDAS's: random images, processes of their own, in turns.
 
 Every registered strategy that trains a supernet is measured, with the defaults of its section; `--strategies`
-takes some by name, with options as in `darts:order=second`. A step has one batch of D_T and one of D_V.
+takes some by name, with options as in `darts:order=second`. A step has one batch of D_T and one of D_V. What
+a strategy does at the ends of epochs is not in it.
 
     python benchmarks/strategies.py
     python benchmarks/strategies.py --strategies gdas:gates=all,gdas:samples=4,darts,darts:order=second
@@ -82,7 +83,7 @@ def run(name: str, space: str, options: argparse.Namespace) -> dict:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     output = subprocess.run(command, env=environment, capture_output=True, text=True)
     if output.returncode:
-        sys.exit(f"{name} in the space {space} failed:\n{output.stderr[-2000:]}")
+        sys.exit(f"{name} in the space {space} failed: {output.stderr.strip().splitlines()[-1]}")
     return json.loads(output.stdout.strip().splitlines()[-1])
 
 

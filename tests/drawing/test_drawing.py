@@ -266,6 +266,37 @@ def test_what_is_missing_in_the_metrics_is_left_out(tmp_path: Path):
     assert _colors(tmp_path / "retraining.png") > 50
 
 
+def _titles_and_curves(monkeypatch, metrics, logits, space, path: Path) -> dict[str, list[str]]:
+    drawn = {}
+    monkeypatch.setattr(
+        curves, "_add_curves", lambda axes, rows, keys, title, *_: drawn.update({title: [*keys]})
+    )
+    draw_search(metrics, logits, space, path)
+    return drawn
+
+
+def test_a_search_without_a_temperature_has_no_panel_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    metrics, logits = _search(2, SearchSpace(), ("normal",))
+    path = tmp_path / "search.svg"
+    assert "Temperature" in _titles_and_curves(monkeypatch, metrics, logits, SearchSpace(), path)
+    for row in metrics:
+        del row["temperature"]
+        row["normal_edges_entropy"] = 1.0
+    found = _titles_and_curves(monkeypatch, metrics, logits, SearchSpace(), path)
+    assert [*found] == ["Accuracy", "Loss", "Entropy of an edge (nats)"]
+    assert found["Entropy of an edge (nats)"] == ["normal_entropy", "normal_edges_entropy"]
+
+
+def test_what_is_excluded_does_not_count_in_the_largest_entropy(monkeypatch, tmp_path: Path):
+    space = SearchSpace()
+    metrics, logits = _search(2, space, ("normal",))
+    logits["normal"][..., 0] = -1e9
+    heights = []
+    monkeypatch.setattr(curves.Axes, "axhline", lambda axes, height, **_: heights.append(height))
+    draw_search(metrics, logits, space, tmp_path / "search.svg")
+    assert heights == [math.log(len(space.operations) - 1)]
+
+
 def test_a_search_and_its_logits_may_differ_by_an_epoch(tmp_path: Path):
     # A search that is still going on, or was killed between writing the one and the other.
     metrics, logits = _search(3, SearchSpace())
