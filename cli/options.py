@@ -160,7 +160,8 @@ def add_config(parser: argparse.ArgumentParser, *sections: str, fields: Sequence
         "--preset",
         choices=tuple(PRESETS),
         metavar="|".join(PRESETS),
-        help="quick: digits in minutes; small: CIFAR-10 on a CPU in an hour or two; paper, seed, autodl: "
+        help="quick: digits in minutes; small: CIFAR-10 on a CPU in an hour or two; robust: any data, a "
+        "supernet proposes and short trainings choose; paper, seed, autodl: "
         "CIFAR-10 with the constants of the paper, of the study that this project began as, and of "
         f"AutoDL-Projects [{DEFAULT_PRESET}]",
     )

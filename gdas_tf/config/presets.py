@@ -38,6 +38,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "retrain.drop_path": 0.0,
         "retrain.cutout": 8,
     },
+    # Any data: a supernet proposes, short trainings choose (docs/strategies.md, robust). Sizes as of `small`.
+    "robust": {
+        "search.strategy": "robust",
+        "search.epochs": 20,
+        "search.cells": 1,
+        "search.weight_learning_rate": 0.05,
+        "robust.epochs": (2, 6),
+        "robust.learning_rate": 0.1,
+        "retrain.epochs": 10,
+        "retrain.channels": 16,
+        "retrain.cells": 1,
+        "retrain.drop_path": 0.0,
+        "retrain.cutout": 8,
+    },
     # CIFAR-10 with the constants of the paper, which are the defaults of the fields.
     "paper": {},
     # Two recipes that differ from the paper's; docs/method.md says what is known of each, and from where.
