@@ -23,7 +23,10 @@ setup(
     python_requires=">=3.11",
     packages=sorted(_packages()),
     package_dir=_packages(),
-    package_data={"gdas_tf.export.serving": ["page/*"]},
+    package_data={
+        "gdas_tf.export.serving": ["page/*"],
+        "gdas_tf.studies": ["page/*", "published.json"],
+    },
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.12,<3.16",
@@ -37,6 +40,7 @@ setup(
         "scipy>=1.11,<2",
         "pillow>=10.3",
         "matplotlib>=3.9,<4",
+        "jinja2>=3.1,<4",
         "pyyaml>=6,<7",
         "pydantic>=2.7,<3",
         "filelock>=3.13,<4",
@@ -51,7 +55,9 @@ setup(
             "python-multipart>=0.0.32",  # limits the headers of a form's part
             "prometheus-client>=0.20,<1",
         ],
+        "study": ["distributed>=2024.5"],  # studies on several machines
         "dev": [
+            "distributed>=2024.5",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.8,<1",

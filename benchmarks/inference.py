@@ -53,7 +53,7 @@ def export_ours(options: dict[str, Any], path: str) -> None:
     from gdas_tf.networks.derived import build_network, count_parameters
     from gdas_tf.spaces.genotype import Genotype
 
-    genotype = Genotype(options["genotype"]["normal"], options["genotype"]["reduction"])
+    genotype = Genotype.from_json(options["genotype"])
     image = (options["size"], options["size"], 3)
     sizes = {"channels": options["channels"], "cells": options["cells"]}
     network = build_network(genotype, image, CLASSES, mean=MEAN, std=STD, seed=0, **sizes)

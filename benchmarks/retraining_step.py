@@ -75,7 +75,7 @@ def serve_ours(options: dict[str, Any]) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(options["threads"])
     begun = time.perf_counter()
     size, batch, precision = options["size"], options["batch"], options["precision"]
-    genotype = Genotype(options["genotype"]["normal"], options["genotype"]["reduction"])
+    genotype = Genotype.from_json(options["genotype"])
     shape = {"image_shape": (size, size, 3), "classes": 10}
     shape |= {"channels": options["channels"], "cells": options["cells"]}
     network = build_network(

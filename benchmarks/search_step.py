@@ -1,10 +1,12 @@
 """The search step against PyTorch's: one weight and one architecture update on the same random images.
 
-Runs the peer (../shared/bench/torch_supernet.py) and gdas-tf in turns, each in its own process, and prints
-seconds a step, peak resident memory, the time to the first finished step, and the ratios.
+Runs the peer (../shared/bench/torch_supernet.py, or torch_nasbench201.py of that space) and gdas-tf in turns,
+each in its own process, and prints seconds a step, peak resident memory, the time to the first finished step,
+and the ratios.
 
     python benchmarks/search_step.py --torch-python /path/to/venv-with-torch/bin/python
     python benchmarks/search_step.py --size 8 --cells 1
+    python benchmarks/search_step.py --space nasbench201 --cells 5
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from pathlib import Path
 
 from figures import spread, three
 
-PEER = Path(__file__).resolve().parents[2] / "shared" / "bench" / "torch_supernet.py"
+PEERS = Path(__file__).resolve().parents[2] / "shared" / "bench"
+PEER_OF = {"darts": "torch_supernet.py", "nasbench201": "torch_nasbench201.py"}
 
 
 def ours(options: argparse.Namespace) -> None:
@@ -43,7 +46,10 @@ def ours(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     if options.precision != "float32":
         keras.config.set_dtype_policy(options.precision)
-    space = SearchSpace.named(options.operations, nodes=options.nodes)
+    if options.space == "darts":
+        space = SearchSpace.named(options.operations, nodes=options.nodes)
+    else:
+        space = SearchSpace.named(space=options.space)
     supernet = Supernet(space, classes=10, channels=options.channels, cells=options.cells)
     strategy = GDAS()
     model = SearchModel(supernet, strategy)
@@ -104,13 +110,14 @@ def main() -> None:
     parser.add_argument(
         "--warmup", type=int, default=12, help="steps before the measured ones, in which branches load"
     )
-    parser.add_argument("--operations", default="gdas", help="search space (ours only)")
+    parser.add_argument("--space", default="darts", choices=PEER_OF, help="search space")
+    parser.add_argument("--operations", default="gdas", help="operations of the space darts (ours only)")
     parser.add_argument("--force", help="sample this operation on all edges (ours only)")
     parser.add_argument("--precision", default="float32", help="Keras dtype policy (ours only)")
     parser.add_argument(
         "--torch-python", default="/work/venv-torch/bin/python", help="a Python with torch 2.13.0"
     )
-    parser.add_argument("--peer", type=Path, default=PEER, help="the peer's script")
+    parser.add_argument("--peer", type=Path, help="the peer's script, by default that of the space")
     parser.add_argument("--no-peer", action="store_true", help="measure gdas-tf alone")
     parser.add_argument("--json", type=Path, default=Path("search_step.json"), help="file to write")
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
@@ -119,12 +126,12 @@ def main() -> None:
         ours(options)
         return
 
-    size = [
-        item
-        for name in ("batch", "channels", "cells", "nodes", "size", "steps")
-        for item in (f"--{name}", str(getattr(options, name)))
-    ]
-    extra = ["--operations", options.operations, "--precision", options.precision]
+    options.peer = options.peer or PEERS / PEER_OF[options.space]
+    names = ["batch", "channels", "cells", "size", "steps"]
+    names += ["nodes"] if options.space == "darts" else []
+    size = [item for name in names for item in (f"--{name}", str(getattr(options, name)))]
+    extra = ["--space", options.space]
+    extra += ["--operations", options.operations, "--precision", options.precision]
     extra += ["--force", options.force] if options.force else []
     sides = {"gdas-tf": [sys.executable, __file__, "--ours", *size, *extra, "--warmup", str(options.warmup)]}
     if not options.no_peer:

@@ -69,6 +69,12 @@ def table(rows: Sequence[tuple[str, str] | None]) -> str:
     return "\n".join(f"  {row[0]:<{width}}  {row[1]}" if row else "" for row in rows)
 
 
+def warn(warnings: Sequence[str]) -> None:
+    """Prints warnings on what a search found, a line for each, on stderr."""
+    for line in warnings:
+        say(f"warning: {in_flags(line)}")
+
+
 def duration(seconds: float) -> str:
     """Returns a duration as a person would say it: `8 s`, `3 min 20 s`, `2 h 5 min`."""
     seconds = round(seconds)
@@ -77,3 +83,21 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Returns rows of equally many texts in columns.
+
+    Args:
+        rows: the first is the heading.
+        right: numbers of the columns whose texts end at their right side, as numbers do.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            text.rjust(width) if number in right else text.ljust(width)
+            for number, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(f"  {line}".rstrip() for line in lines)

@@ -34,7 +34,10 @@ COMMANDS: dict[str, str] = {
     "evaluate": "measure loss and accuracy of a trained network on the test images",
     "export": "write SavedModel and ONNX, and verify them against the trained network",
     "benchmark": "measure latency and throughput of ONNX files",
+    "zoo": "list published genotypes and networks, with their figures",
     "draw": "draw the cells of a genotype, and the curves of a run",
+    "lookup": "look the true accuracy of a cell up in a table of all cells",
+    "study": "many runs under one protocol: does the search beat random on your data?",
     "predict": "classify pictures with an exported network",
     "serve": "serve exported networks over HTTP",
 }

@@ -112,6 +112,38 @@ def add_resume(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def add_what_to_train(parser: argparse.ArgumentParser, genotype: str) -> None:
+    """Adds `--genotype`, and `--network`, which means the same as `--retrain-network`.
+
+    Args:
+        parser: parser of a subcommand that takes the options of the section `retrain`.
+        genotype: help text of `--genotype`.
+    """
+    network = next(option for option in options("retrain") if option.name == "network")
+    parser.add_argument("--genotype", metavar="FILE|NAME|TEXT", help=genotype)
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        dest=network.path,
+        type=_network_of(network),
+        default=argparse.SUPPRESS,
+        help="network to train, as resnet110 (gdas-tf zoo lists all); the same as --retrain-network",
+    )
+
+
+def _network_of(option: Option) -> Any:
+    parse = _parse_with(option)
+
+    def of(text: str) -> Any:
+        from gdas_tf.spaces.genotype import GENOTYPES
+
+        if text in GENOTYPES:
+            raise argparse.ArgumentTypeError(f"{text} is a genotype; give it by --genotype {text}")
+        return parse(text)
+
+    return of
+
+
 def add_config(parser: argparse.ArgumentParser, *sections: str, fields: Sequence[str] = ()) -> None:
     """Adds `--preset`, `--config`, `--print-config` and one option for each field of the sections.
 

@@ -14,13 +14,16 @@ from gdas_tf.files import is_run_directory
 
 _DESCRIPTION = """\
 Trains the network built of a genotype from scratch, on all training images. The genotype is that of the run
-directory, or any other: a file, a published one by name (DARTS_V1, DARTS_V2, GDAS_V1, GDAS_F1, GDAS_GF or
-GDAS_FG), or its text in the short notation."""
+directory, or any other: a file, a published one by name (gdas-tf zoo lists them), or its text in the short
+notation. With --network, a network that is built of no genotype is trained. In a new run directory nothing
+is searched."""
 
 _EXAMPLES = """\
   gdas-tf retrain runs/digits-quick
   gdas-tf retrain runs/digits-quick --resume         after Ctrl-C, a kill or a crash
   gdas-tf retrain --genotype GDAS_V1 --preset small --data-dir ~/tensorflow_datasets
+  gdas-tf retrain --genotype NASNet-A --data photos/ --data-image-size 32 --run-dir runs/nasnet
+  gdas-tf retrain --network resnet20 --run-dir runs/resnet20
   gdas-tf retrain runs/transfer --genotype runs/c10/genotype.json --data photos/ --data-image-size 64
 """
 
@@ -28,12 +31,12 @@ _EXAMPLES = """\
 def add_parser(subparsers: Any) -> None:
     """Adds the subcommand's options."""
     parser = options.add_command(subparsers, "retrain", "RUN_DIR", _DESCRIPTION, _EXAMPLES)
-    options.add_run_directory(parser, "run directory with a genotype; with --genotype, also a new one")
-    parser.add_argument(
-        "--genotype", metavar="FILE|NAME|TEXT", help="genotype to train, in place of the run's"
+    options.add_run_directory(
+        parser, "run directory with a genotype; with --genotype or --network, also a new one"
     )
+    options.add_what_to_train(parser, "genotype to train, in place of the run's")
     options.add_resume(parser, "a retraining")
-    options.add_config(parser, "data", "retrain")
+    options.add_config(parser, "data", "retrain", fields=("search.space",))
     options.add_common(parser)
 
 
@@ -43,18 +46,21 @@ def main(args: argparse.Namespace) -> int:
         return 0
     directory = options.run_directory(args)
     genotype = pipeline.parse_genotype(args.genotype) if args.genotype else None
-    if directory is None and genotype is None:
-        raise UsageError("retrain: give a run directory, or --genotype FILE|NAME|TEXT")
+    if genotype is not None and genotype.space is not None and "search.space" not in vars(args):
+        setattr(args, "search.space", genotype.space)  # its networks are those of its space
     existing = directory is not None and is_run_directory(directory)
-    if not existing and genotype is None:
+    if not existing and genotype is None and pipeline.takes_genotype(options.resolve_config(args)):
+        if directory is None:
+            raise UsageError("retrain: give a run directory, --genotype FILE|NAME|TEXT, or --network NAME")
         raise UsageError(
-            f"run directory {directory}: there is none; make it by gdas-tf search, or give --genotype"
+            f"run directory {directory}: there is none; make it by gdas-tf search, or give --genotype "
+            "or --network"
         )
     with open_job(args, directory) if existing else new_job(args) as job:
         if not job.run.finished("retrain"):
-            pipeline.check_before_start(job, ["retrain"], genotype or pipeline.read_genotype(job.run))
+            pipeline.check_before_start(job, ["retrain"], genotype or pipeline.genotype_of_network(job.run))
         if genotype is not None:
-            pipeline.set_genotype(job.run, genotype)
+            pipeline.give_genotype(job.run, genotype)
         result = pipeline.run_retraining(job)
     directory = str(job.run.path)
     rows: list[tuple[str, str] | None] = [

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import duration, print_result, table
+from gdas_tf.cli.console import duration, print_result, table, warn
 from gdas_tf.cli.job import new_job
+from gdas_tf.cli.lookup import describe
 from gdas_tf.config.sections import SECTIONS
+from gdas_tf.errors import UsageError
 from gdas_tf.runs.run import FILES
+
+if TYPE_CHECKING:
+    from gdas_tf.spaces.genotype import Genotype
 
 _DESCRIPTION = """\
 From a labelled image data set to a verified, measured ONNX file: search, derive, retrain, evaluate,
 export, benchmark and draw, in this order, in one run directory. Without arguments: the embedded digits,
-in minutes."""
+in minutes. With a genotype, or with a network that is built of none, nothing is searched."""
 
 _EXAMPLES = """\
   gdas-tf run                                            digits, preset quick, in runs/digits-quick
@@ -25,6 +30,8 @@ _EXAMPLES = """\
   gdas-tf run --preset small --data-dir ~/tensorflow_datasets
                                                          CIFAR-10 on a CPU in an hour or two
   gdas-tf run --preset paper                             CIFAR-10 as in the paper
+  gdas-tf run --genotype NASNet-A                        a published cell, from retraining on
+  gdas-tf run --network resnet20                         a network of the zoo (gdas-tf zoo)
   gdas-tf run runs/digits-quick --resume                 go on with a run that was stopped
   gdas-tf run --preset small --print-config > my.yaml    a file to edit, for --config my.yaml
   gdas-tf run --json > result.json                       one JSON object, for scripts
@@ -35,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     """Adds the subcommand's options."""
     parser = options.add_command(subparsers, "run", "RUN_DIR", _DESCRIPTION, _EXAMPLES)
     options.add_run_directory(parser, "where to put everything [runs/DATA-PRESET]")
+    options.add_what_to_train(parser, "genotype to train, in place of a search")
     options.add_resume(parser, "the run")
     options.add_config(parser, *SECTIONS)
     options.add_common(parser)
@@ -45,24 +53,40 @@ def main(args: argparse.Namespace) -> int:
     if options.print_config(args):
         return 0
     started = time.monotonic()
+    genotype = pipeline.parse_genotype(args.genotype) if args.genotype else None
     with new_job(args) as job:
+        if genotype is not None:
+            _give_genotype(job, genotype)
         results = pipeline.run_all(job)
         summary = _summarize(job, results, time.monotonic() - started)
+    warn(summary["warnings"])
     print_result(args.json, summary, _table(summary))
     return 0
+
+
+def _give_genotype(job: pipeline.Job, genotype: Genotype) -> None:
+    if job.run.begun("search"):
+        raise UsageError(
+            f"run directory {job.run.path}: its search has begun; --genotype begins a run without a search, "
+            "in another run directory"
+        )
+    pipeline.give_genotype(job.run, genotype)
 
 
 def _summarize(job: pipeline.Job, results: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Returns what the closing table shows; None for what no ONNX file was there to tell."""
     run = job.run
+    genotype = pipeline.genotype_of_network(run)
     files = {name: str(run.file(name)) for name in FILES if run.file(name).exists()}
     files |= {f"export/{name}": path for name, path in results["export"]["files"].items()}
     summary = {
         "run_directory": str(run.path),
-        "genotype": results["derive"]["genotype"],
+        "genotype": genotype.to_text() if genotype is not None else None,
+        "warnings": (results["derive"] or {}).get("warnings", []),
         "test_accuracy": results["evaluate"]["accuracy"],
         "test_images": results["evaluate"]["images"],
         "parameters": results["evaluate"]["parameters"],
+        "truth": results["derive"].get("truth"),
         "onnx_file": None,
         "onnx_bytes": None,
         "latency": None,
@@ -88,6 +112,8 @@ def _table(summary: dict[str, Any]) -> str:
         ("test accuracy", f"{summary['test_accuracy']:.2%} of {summary['test_images']} images"),
         ("parameters", f"{summary['parameters']:,}"),
     ]
+    if truth := summary["truth"]:
+        rows.insert(1, (f"true accuracy, {truth['column']}", describe(truth)))
     if summary["onnx_file"] is not None:
         latency, throughput = summary["latency"], summary["throughput"]
         rows += [

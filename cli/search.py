@@ -7,7 +7,7 @@ from typing import Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import duration, print_result, table
+from gdas_tf.cli.console import duration, print_result, table, warn
 from gdas_tf.cli.job import new_job
 
 _DESCRIPTION = """\
@@ -55,5 +55,6 @@ def main(args: argparse.Namespace) -> int:
         None,
         *((path, "") for path in result["files"].values()),
     ]
+    warn(result["warnings"])
     print_result(args.json, {"run_directory": directory, **result}, table(rows))
     return 0

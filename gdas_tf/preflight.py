@@ -196,9 +196,15 @@ def _check_network(config: Config, data: DataSet, genotype: Genotype | None) -> 
 
 
 def every_operation(space: SearchSpace, fixed_reduction: bool = False) -> Genotype:
-    """Returns a genotype with every operation of a search space, in its normal and in its reduction cell."""
+    """Returns a genotype with every operation of a search space, in its normal and in its reduction cell.
+
+    Where the output is the last node, each node takes those just before it, so that all have a way to it.
+    """
     names = iter(itertools.cycle(space.operations))
     nodes = -(-len(space.operations) // space.inputs)
-    cell = [[(next(names), source) for source in range(space.inputs)] for _ in range(nodes)]
+    step = int(space.output == "last")
+    cell = [
+        [(next(names), step * number + source) for source in range(space.inputs)] for number in range(nodes)
+    ]
     reduction = None if fixed_reduction or not space.reduction else cell
     return Genotype.of(space, cell, reduction)

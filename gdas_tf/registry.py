@@ -13,12 +13,35 @@ Example:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from gdas_tf.errors import UsageError
 
 Item = TypeVar("Item")
+
+_SHORTEST = 3
+"""Letters that a name must have for those that begin with it to be meant."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns "did you mean …?" for an unknown name, or nothing where none that is known is near.
+
+    Those that begin with the name are near, then those that are written alike, in upper or lower case.
+
+    Args:
+        name: the unknown name.
+        known: the names that there are.
+
+    Example:
+        >>> did_you_mean("nasnet", ["ENAS", "NASNet-A"])
+        'did you mean NASNet-A?'
+    """
+    folded = {one.casefold(): one for one in reversed(list(known))}
+    name = str(name).casefold()
+    near = [one for one in reversed(folded) if len(name) >= _SHORTEST and one.startswith(name)]
+    near = near or difflib.get_close_matches(name, list(reversed(folded)), n=1)
+    return f"did you mean {folded[near[0]]}?" if near else ""
 
 
 class Registry(Generic[Item]):
@@ -55,8 +78,7 @@ class Registry(Generic[Item]):
 
     def hint(self, name: str) -> str:
         """Returns what to write in place of an unknown name."""
-        near = difflib.get_close_matches(str(name), self._items, n=1)
-        return f"did you mean {near[0]}?" if near else f"accepted are {', '.join(self._items) or 'none yet'}"
+        return did_you_mean(name, self._items) or f"accepted are {', '.join(self._items) or 'none yet'}"
 
     def names(self) -> tuple[str, ...]:
         """Returns all names, in the order of their registration."""

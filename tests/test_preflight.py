@@ -53,7 +53,7 @@ def test_every_operation_is_in_both_cells(operations):
         assert (genotype.reduction is None) == fixed
         for cell in genotype.cells.values():
             assert {edge.operation for node in cell for edge in node} == set(space.operations)
-    assert set(SearchSpace.named("gdas-12").operations) == set(OPERATIONS)
+    assert set(SearchSpace.named("gdas-12").operations) <= set(OPERATIONS)
 
 
 def test_texts():

@@ -25,6 +25,7 @@ from gdas_tf.config.files import read_values, to_yaml
 from gdas_tf.config.messages import message, unknown
 from gdas_tf.config.names import check_strategy, derives, names, strategies_reading, strategy_sections
 from gdas_tf.config.option import Option
+from gdas_tf.config.own_values import with_own_values, without_own_values
 from gdas_tf.config.presets import PRESETS
 from gdas_tf.config.sections import (
     SECTIONS,
@@ -37,7 +38,8 @@ from gdas_tf.config.sections import (
     SearchConfig,
 )
 from gdas_tf.errors import UsageError
-from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces import custom
+from gdas_tf.spaces.base import CUSTOM, SearchSpace
 
 
 class Config(BaseModel):
@@ -70,7 +72,7 @@ class Config(BaseModel):
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**with_own_values(values))
         except ValidationError as error:
             raise UsageError(message(error, options())) from error
 
@@ -110,6 +112,20 @@ class Config(BaseModel):
                 found[chosen] = section.model_validate(values)
             except ValidationError as error:
                 raise UsageError(message(error, options(chosen), chosen)) from error
+        return self
+
+    @model_validator(mode="after")
+    def _check_definition(self) -> Config:
+        search = self.search
+        if search.space == CUSTOM and search.definition is None:
+            raise UsageError(
+                f"search.space: {CUSTOM} is a space that a YAML file describes; name that file, as mine.yaml"
+            )
+        if search.space != CUSTOM and search.definition is not None:
+            raise UsageError(
+                f"search.definition: it describes the space {CUSTOM}, and search.space is {search.space}; "
+                f"leave it out, or set search.space to {CUSTOM}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -165,7 +181,10 @@ class Config(BaseModel):
             None if own and getattr(search, name) == fields[name].default else getattr(search, name)
             for name in ("operations", "nodes")
         )
-        space = SearchSpace.named(operations, nodes, space=search.space)
+        named: str | SearchSpace = search.space
+        if named == CUSTOM:
+            named = custom.make(search.definition or {}, "search.definition")
+        space = SearchSpace.named(operations, nodes, space=named)
         if space.keep == "all":
             return space
         # By the rule `pairs` a node may keep more pairs than it has inputs.
@@ -220,7 +239,8 @@ class Config(BaseModel):
         """Returns a copy with other values, by dotted name: `{"search.epochs": 5, "seed": 1}`.
 
         With another strategy, the section of the one before is left out, and so are values of the sections
-        `search` and `derive` that the other one does not read, as a preset may have them.
+        `search` and `derive` that the other one does not read, as a preset may have them. With another search
+        space, what it says itself (`gdas_tf.config.own_values`) takes the place of what the one before said.
 
         Raises:
             UsageError: an unknown name or a bad value.
@@ -231,6 +251,9 @@ class Config(BaseModel):
             if not derives(values["search.strategy"]):
                 nested["derive"] |= _not_derived(self.derive.ranks)
             nested["search"] |= _unread(values["search.strategy"], values.get("plugins"))
+        if values.get("search.space", self.search.space) != self.search.space:
+            nested = without_own_values(nested, self.space, values)
+            nested["search"]["definition"] = None
         for path, value in values.items():
             section, _, name = path.rpartition(".")
             holder = nested.setdefault(section, {}) if section else nested

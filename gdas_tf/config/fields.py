@@ -12,12 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
 from gdas_tf.config.names import hint, names
+from gdas_tf.errors import UsageError
+from gdas_tf.spaces.base import CUSTOM
+from gdas_tf.spaces.custom import is_file_name
+from gdas_tf.user_files import parse_yaml
 
 RULES = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 """How all parts of a configuration are checked. Nothing is built before a value is: `--help` needs none."""
@@ -67,6 +71,8 @@ class Registered:
     """Accepts the names of a kind that are registered when the value is checked (gdas_tf.config.names)."""
 
     kind: str
+    besides: ClassVar[str] = ""
+    """What else is accepted, for messages."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
@@ -81,10 +87,21 @@ class Registered:
         return value
 
 
-def not_accepted(value: Any, accepted: tuple[Any, ...]) -> str:
+class SpaceName(Registered):
+    """Accepts the names of registered search spaces, and those of a YAML file that describes one."""
+
+    besides = ", or a YAML file that describes one"
+
+    def _check(self, value: str) -> str:
+        return value if value == CUSTOM or is_file_name(value) else super()._check(value)
+
+
+def not_accepted(value: Any, accepted: tuple[Any, ...], besides: str = "") -> str:
     """Returns what to say of a value that is none of those accepted."""
     near = hint(value, [name for name in accepted if isinstance(name, str)])
-    return f"found {value!r}; accepted: {', '.join(map(str, accepted))}" + (f"; {near}" if near else "")
+    return f"found {value!r}; accepted: {', '.join(map(str, accepted))}{besides}" + (
+        f"; {near}" if near else ""
+    )
 
 
 def items(value: Any) -> Any:
@@ -113,6 +130,13 @@ def _whole_number(value: Any) -> Any:
         return value
 
 
+def _mapping(value: Any) -> Any:
+    try:
+        return parse_yaml(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def _none(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
@@ -122,6 +146,7 @@ Whole = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
 Colours = Annotated[Literal[1, 3], BeforeValidator(_whole_number)]
 IfAny = BeforeValidator(_none)
+Yaml = BeforeValidator(_mapping)
 Items = BeforeValidator(items)
 Formats = Annotated[
     tuple[Annotated[str, Registered("format")], ...], BeforeValidator(_every_format), Field(min_length=1)

@@ -69,7 +69,7 @@ def complaint(error: Mapping[str, Any], option: Option) -> str:
     if kind == "too_short":
         return "found nothing; at least one value is needed"
     if option.choices:
-        return not_accepted(found, option.choices)
+        return not_accepted(found, option.choices, option.besides)
     if kind.startswith(("int_", "float_", "bool_", "string_", "finite_")):
         return f"found {found!r}; accepted is {_KINDS[option.kind]}"
     return f"found {found!r}; {error['msg']}"

@@ -7,7 +7,6 @@ the base of their sections from this package.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gdas_tf.errors import UsageError
-from gdas_tf.registry import Registry
+from gdas_tf.registry import Registry, did_you_mean
 
 _REGISTRIES = {
     "strategy": ("gdas_tf.strategies.base", "STRATEGIES", ("gdas",)),
@@ -98,5 +97,4 @@ def check_strategy(config: Any) -> None:
 
 def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Returns "did you mean …?" for an unknown name, or `otherwise` where none that is known is near."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"did you mean {near[0]}?" if near else otherwise
+    return did_you_mean(name, known) or otherwise

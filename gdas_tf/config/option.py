@@ -79,11 +79,16 @@ class Option:
         return ()
 
     @property
+    def besides(self) -> str:
+        """What is accepted besides the choices, for messages."""
+        return next((mark.besides for mark in self._marks(Registered)), "")
+
+    @property
     def kind(self) -> type:
         """The type of the value, or of its elements: int, float, bool or str."""
         if self.choices:
             return type(self.choices[0])
-        return next(part for part in self._parts() if part in (int, float, bool, str))
+        return next((part for part in self._parts() if part in (int, float, bool, str)), str)
 
     @property
     def is_bool(self) -> bool:

@@ -5,7 +5,7 @@ The command line makes one option of each field (`gdas_tf.config.config.options`
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -20,8 +20,10 @@ from gdas_tf.config.fields import (
     Number,
     Registered,
     Section,
+    SpaceName,
     Text,
     Whole,
+    Yaml,
 )
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.base import RULES, SearchSpace
@@ -69,6 +71,11 @@ class DataConfig(Section):
         lt=1,
         description="part of the images held out as test images, if the data set has no test split",
     )
+    train_images: Annotated[Annotated[Whole, Field(ge=2)] | None, IfAny] = Field(
+        None,
+        description="number of training images to take, at most, the same share of each class; to try "
+        "things on a part of a large set",
+    )
     padding: Whole = Field(
         4, ge=0, le=64, description="random crop: pixels of black padding on each side; 0 turns cropping off"
     )
@@ -83,8 +90,19 @@ class SearchConfig(Section):
     strategy: Annotated[str, Registered("strategy")] = Field(
         "gdas", description="the method that searches; those other than gdas may have options of their own"
     )
-    space: Annotated[str, Registered("space")] = Field(
-        "darts", description="the cells that there are to choose from"
+    space: Annotated[str, SpaceName("space"), Metavar("NAME|FILE.yaml")] = Field(
+        "darts",
+        description="the cells that there are to choose from: a space by name, or a YAML file that "
+        "describes one",
+    )
+    definition: Annotated[dict[str, Any] | None, Yaml, IfAny, Metavar("YAML")] = Field(
+        None, description="what the YAML file of search.space says, which is kept here"
+    )
+    table: Annotated[Text | None, IfAny, Metavar("FILE.csv")] = Field(
+        None, description="table of the accuracies of all cells of the space, to judge what is found by"
+    )
+    table_column: Annotated[Text | None, IfAny, Metavar("NAME")] = Field(
+        None, description="column of that table to judge by; not set: its first column of accuracies"
     )
     epochs: Whole = Field(
         250, ge=1, description="passes over the half of the training images that trains weights"

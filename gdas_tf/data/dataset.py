@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gdas_tf.data.division import hold_out, some, stratified
 from gdas_tf.data.identity import DataIdentity, Draw, images_digest
+from gdas_tf.data.seeds import generator, key
 from gdas_tf.data.sources.opening import open_source
 from gdas_tf.data.split import Split
 from gdas_tf.data.store import read_source
@@ -83,6 +85,7 @@ def load_dataset(
     image_size: int | None = None,
     image_channels: int | None = None,
     test_fraction: float = 0.2,
+    train_images: int | None = None,
     seed: int = 0,
     cache_dir: str | Path | None = None,
 ) -> DataSet:
@@ -98,7 +101,9 @@ def load_dataset(
         image_size: height and width in pixels to resize images to; needed if they differ in size.
         image_channels: 1 reads images as grey, 3 as colour; None keeps what they are.
         test_fraction: part to hold out if the set has no test images.
-        seed: decides which images are held out.
+        train_images: number of training images to take, at most: the same share of each class; None takes
+            all. The others are not looked at.
+        seed: decides which images are held out, and which are taken.
         cache_dir: where images that need more than 4 GiB are kept decoded; by default
             `$XDG_CACHE_HOME/gdas-tf`.
 
@@ -120,7 +125,7 @@ def load_dataset(
         )
     held_out = None
     if source.test is None:
-        held_out = _hold_out(source.train.labels(), test_fraction, seed)
+        held_out = hold_out(source.train.labels(), test_fraction, seed)
         if not held_out.any():
             raise UsageError(
                 f"data {name}: {test_fraction:g} of {source.train.count} images is not one test image; "
@@ -134,6 +139,8 @@ def load_dataset(
                 f"data {name}: found the label {part.labels[wrong[0]]}; the {len(source.class_names)} "
                 f"classes have the labels 0 … {len(source.class_names) - 1}"
             )
+    if train_images is not None and train_images < len(train):
+        train = train.take(some(train.labels, train_images, source.class_names, seed))
     mean, std = _statistics(train.images)
     draw = Draw(seed, test_fraction) if source.test is None else None
     return DataSet(source.name, source.class_names, train, test, mean, std, draw)
@@ -157,7 +164,7 @@ def search_halves(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray
     """
     if len(labels) < 2:
         raise UsageError(f"found {len(labels)} training images; a search needs at least two")
-    in_second = _stratified(labels, 0.5, _generator(seed, "halves"))
+    in_second = stratified(labels, 0.5, generator(seed, "halves"))
     return tuple(np.flatnonzero(half).astype(np.int32) for half in (~in_second, in_second))
 
 
@@ -311,8 +318,8 @@ def _batches(
     import tensorflow as tf
 
     in_epoch = steps_per_epoch(examples, batch_size)
-    order_key = _key(*stream, "order")
-    augmentation_key = _key(*stream, "augmentation")
+    order_key = key(*stream, "order")
+    augmentation_key = key(*stream, "augmentation")
     gather = split.gather
     # `stateless_shuffle` sorts by random keys. `index_shuffle` would give single positions without the rest,
     # but its permutations are poor: of 25,000 images, those of successive epochs correlate by 0.35.
@@ -340,33 +347,6 @@ def _batches(
     return batches.apply(tf.data.experimental.assert_cardinality(steps))
 
 
-def _stratified(labels: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
-    """Divides images so that each class is divided in the same ratio.
-
-    Images are put in a row by class, at random within it, and every time the running count times the
-    fraction passes a whole number, the image goes to the second part. So each class and the whole are off by
-    less than one.
-
-    Returns:
-        bool [n], true for the second part.
-    """
-    count = len(labels)
-    row = generator.permutation(count)
-    row = row[np.argsort(labels[row], kind="stable")]
-    passed = np.floor(np.arange(count + 1) * fraction + 1e-9)
-    in_second = np.zeros(count, bool)
-    in_second[row] = np.diff(passed) > 0
-    return in_second
-
-
-def _hold_out(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Returns which images become test images, bool [n]; each class keeps at least one training image."""
-    held_out = _stratified(labels, fraction, _generator(seed, "held out"))
-    for label in np.setdiff1d(labels[held_out], labels[~held_out]):
-        held_out[np.flatnonzero(labels == label)[0]] = False
-    return held_out
-
-
 def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation per channel of images in [0, 1].
 
@@ -383,17 +363,3 @@ def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...
     mean = share @ values
     deviation = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
     return tuple(mean.tolist()), tuple(np.maximum(deviation, _MIN_DEVIATION).tolist())
-
-
-def _generator(seed: int, *names: str) -> np.random.Generator:
-    return np.random.default_rng(_sequence(seed, names))
-
-
-def _key(seed: int, *names: str) -> int:
-    """Returns a seed for TensorFlow, a whole number below 2^63."""
-    return int(_sequence(seed, names).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _sequence(seed: int, names: tuple[str, ...]) -> np.random.SeedSequence:
-    """Returns a source of seeds of its own for each purpose."""
-    return np.random.SeedSequence([seed, *"/".join(names).encode()])

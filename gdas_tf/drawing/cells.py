@@ -39,7 +39,8 @@ def draw_cell(genotype: Genotype, cell: Literal["normal", "reduction"], path: st
     Grey lines are the concatenation of the nodes to the output c_{k}.
 
     Args:
-        genotype: the genotype; one without a reduction cell has the fixed reduction cell drawn.
+        genotype: the genotype; of one without a reduction cell what stands in its place is drawn, the fixed
+            reduction cell or a residual block.
         cell: which of its cells.
         path: the picture to write, .png or .svg.
 
@@ -90,10 +91,14 @@ def _cell_figure(genotype: Genotype, cell: Literal["normal", "reduction"]) -> Fi
     title = f"{cell.capitalize()} cell" if genotype.name is None else f"{genotype.name}, {cell} cell"
     note = ""
     if cell == "normal":
-        parts, links = _searched_parts(genotype.normal, genotype.inputs, genotype.output)
+        parts, links = _searched_parts(genotype.normal, genotype.inputs, genotype.given())
     elif genotype.reduction is not None:
-        parts, links = _searched_parts(genotype.reduction, genotype.inputs, genotype.output)
+        parts, links = _searched_parts(genotype.reduction, genotype.inputs, genotype.given(reduction=True))
         note = f"stride 2 on the edges from {' and '.join(_INPUTS[-genotype.inputs :])}"
+    elif genotype.between == "residual":
+        title = title.replace("eduction cell", "esidual block")
+        parts, links = _residual_parts()
+        note = "in place of a reduction cell; stride 2 on the edges from the input"
     else:
         parts, links = _fixed_parts(genotype.inputs)
         note = "fixed; each branch has stride 2"
@@ -126,9 +131,15 @@ def _input_parts(inputs: int) -> list[_Part]:
 
 
 def _searched_parts(
-    cell: Cell, inputs: int = 2, output: str = "concatenation"
+    cell: Cell, inputs: int = 2, given: Sequence[int] | None = None
 ) -> tuple[list[_Part], list[Link]]:
-    """Boxes and links of a cell: nodes in even columns by depth, the operations just before their nodes."""
+    """Boxes and links of a cell: nodes in even columns by depth, the operations just before their nodes.
+
+    Args:
+        cell: the cell.
+        inputs: number of its inputs.
+        given: the nodes that it gives, numbered as `Edge.input`; None for all.
+    """
     depths = [0] * inputs
     for node in cell:
         depths.append(1 + max(depths[edge.input] for edge in node))
@@ -139,8 +150,8 @@ def _searched_parts(
         for edge in node:
             links += [Link(edge.input, len(parts)), Link(len(parts), number)]
             parts.append(_Part(edge.operation, 2 * depths[number] - 1, OPERATIONS.get(edge.operation).color))
-    joined = range(inputs, len(depths)) if output == "concatenation" else [len(depths) - 1]
-    links += [Link(number, len(parts)) for number in joined]
+    given = range(inputs, len(depths)) if given is None else given
+    links += [Link(number, len(parts)) for number in given]
     parts.append(_Part("$c_{k}$", 2 * max(depths) + 1))
     return parts, links
 
@@ -163,6 +174,25 @@ def _fixed_parts(inputs: int = 2) -> tuple[list[_Part], list[Link]]:
             nodes.append(len(parts) - 1)
     links += [Link(node, len(parts)) for node in nodes]
     parts.append(_Part("$c_{k}$", 5))
+    return parts, links
+
+
+def _residual_parts() -> tuple[list[_Part], list[Link]]:
+    """Boxes and links of the residual block of NAS-Bench-201 (Dong & Yang, ICLR 2020)."""
+    branches = (
+        (("conv_3x3", "conv_3x3"), ("conv_3x3", "conv_3x3")),
+        (("avg_pool_2x2", "avg_pool_3x3"), ("conv_1x1", "conv_1x1")),
+    )
+    parts, links = [*_input_parts(1), _Part("$+$", 3)], []
+    for branch in branches:
+        last = 0
+        for column, (text, color) in enumerate(branch, 1):
+            links.append(Link(last, len(parts)))
+            last = len(parts)
+            parts.append(_Part(text, column, OPERATIONS.get(color).color))
+        links.append(Link(last, 1))
+    links.append(Link(1, len(parts)))
+    parts.append(_Part("$c_{k}$", 4))
     return parts, links
 
 

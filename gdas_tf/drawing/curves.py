@@ -22,6 +22,9 @@ _CURVE_COLORS = (INK, "#1f8fb8", "#c8682b", "#5f8f3a", "#8b62a8", "#b8901f", MUT
 _STEPS = (1, 2, 5, 10)
 _PERCENT = StrMethodFormatter("{x:g}%")
 _FEW_EPOCHS = 30  # up to here each epoch gets a dot
+_EXCLUDED = (
+    -1e8
+)  # a logit below it is of an operation that takes no part (gdas_tf.strategies.logits.EXCLUDED)
 
 
 def draw_search(
@@ -38,7 +41,8 @@ def draw_search(
 
     Args:
         metrics: one mapping per epoch: epoch, accuracy, loss, architecture_accuracy, architecture_loss,
-            temperature, normal_entropy, reduction_entropy (nats). What is missing is left out.
+            temperature, normal_entropy, reduction_entropy (nats), and normal_edges_entropy,
+            reduction_edges_entropy of the inputs of a node. What is missing is left out.
         logits: `normal`, and `reduction` unless that cell is fixed, float [epochs + 1, edges, operations],
             of which the first are those before the first epoch.
         space: the search space.
@@ -64,16 +68,21 @@ def draw_search(
         figure = Figure(figsize=(11.0, 0.9 + 2.5 * rows), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
         above, below = figure.subfigures(2, 1, height_ratios=(1, rows - 0.8))
-        panels = above.subplots(1, 4)
+        tempered = any("temperature" in row for row in metrics)
+        *panels, last = above.subplots(1, 4 if tempered else 3)
         halves = (("weights, $D_T$", ""), ("architecture, $D_V$", "architecture_"))
         _add_curves(panels[0], metrics, {f"{key}accuracy": name for name, key in halves}, "Accuracy", 100.0)
         _add_curves(panels[1], metrics, {f"{key}loss": name for name, key in halves}, "Loss")
-        _add_curves(panels[2], metrics, {"temperature": ""}, "Temperature")
+        if tempered:
+            _add_curves(panels[2], metrics, {"temperature": ""}, "Temperature")
         entropies = {f"{name}_entropy": f"{name} cell" for name in cells}
-        _add_curves(panels[3], metrics, entropies, "Entropy of an edge (nats)")
-        most = math.log(len(space.operations))
-        panels[3].axhline(most, color=FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
-        panels[3].annotate(
+        inputs = {f"{name}_edges_entropy": f"inputs, {name} cell" for name in cells}
+        entropies |= {key: name for key, name in inputs.items() if any(key in row for row in metrics)}
+        _add_curves(last, metrics, entropies, "Entropy of an edge (nats)")
+        # What is excluded has no probability at all.
+        most = math.log(max(int((values[-1] > _EXCLUDED).any(0).sum()) for values in cells.values()))
+        last.axhline(most, color=FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+        last.annotate(
             "all equal",
             (1.0, most),
             (0, 3),
@@ -84,7 +93,7 @@ def draw_search(
             horizontalalignment="right",
             verticalalignment="bottom",
         )
-        panels[3].set_ylim(0.0, most * 1.15)
+        last.set_ylim(0.0, most * 1.15 or 1.0)
 
         panels = below.subplots(len(cells), 2, squeeze=False, sharex=True, sharey=True)
         for row, (name, values) in zip(panels, cells.items(), strict=True):

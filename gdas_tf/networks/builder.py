@@ -269,9 +269,8 @@ class Builder:
                 for place, (path, kind, number) in enumerate(fixed_branches(genotype, name))
             ]
         else:
-            outputs = self.nodes(searched_cell(genotype, plan.reduction, name), inputs, name)
-            if genotype.output == "last":
-                outputs = outputs[-1:]
+            nodes = self.nodes(searched_cell(genotype, plan.reduction, name), inputs, name)
+            outputs = [nodes[number - len(inputs)] for number in genotype.given(plan.reduction)]
         if len(outputs) == 1:
             return outputs[0]
         return layers.Concatenate(name=f"{name}_output", dtype=self.dtype)(outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from gdas_tf.keras_backend import keras
+from gdas_tf.numerics.graph_constants import constant, zeros
 from gdas_tf.numerics.primitives import depthwise
 
 layers = keras.layers
@@ -25,13 +26,13 @@ class FusedBatchNormalization(layers.BatchNormalization):
             x=inputs,
             scale=self.gamma,
             offset=self.beta,
-            mean=tf.constant([], tf.float32),
-            variance=tf.constant([], tf.float32),
+            mean=zeros(0),
+            variance=zeros(0),
             epsilon=self.epsilon,
             is_training=True,
         )
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+            moving.assign(moving * constant(self.momentum) + batch * constant(1.0 - self.momentum))
         return y
 
 
@@ -60,4 +61,4 @@ class TrainingCropping2D(layers.Cropping2D):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         (top, bottom), (left, right) = self.cropping
         height, width = inputs.shape[1] - top - bottom, inputs.shape[2] - left - right
-        return tf.slice(inputs, [0, top, left, 0], [-1, height, width, -1])
+        return tf.slice(inputs, constant((0, top, left, 0)), constant((-1, height, width, -1)))

@@ -17,6 +17,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -124,3 +125,6 @@ def _derived(*arguments: Any, **options: Any) -> keras.Model:
 
 
 NETWORKS.register("derived", Network(_derived))
+
+for _module in ("gdas_tf.networks.resnet", "gdas_tf.networks.densenet"):
+    importlib.import_module(_module)

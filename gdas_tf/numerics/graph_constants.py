@@ -16,7 +16,8 @@ from gdas_tf.numerics.lazy import tf
 def constant(value: float | Iterable[Any]) -> tf.Tensor:
     """A number, or a shape or (nested) tuple of numbers, as int32 or float32."""
     value = tuple(value) if isinstance(value, Iterable) else value
-    return _shared(repr(value), lambda: tf.constant(value))
+    dtype = tf.int32 if value == () else None  # the shape of a scalar
+    return _shared(repr(value), lambda: tf.constant(value, dtype))
 
 
 def zeros(size: int) -> tf.Tensor:

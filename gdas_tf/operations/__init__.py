@@ -9,3 +9,4 @@ from gdas_tf.operations import skip
 from gdas_tf.operations import convolutions
 from gdas_tf.operations import pooling
 from gdas_tf.operations import nasbench201
+from gdas_tf.operations import asymmetric

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
+from gdas_tf.numerics.graph_constants import constant
 from gdas_tf.optimizers.replicas import refuse_replicas
 
 
@@ -93,7 +94,7 @@ class FlatSGD(keras.optimizers.Optimizer):
         change *= tf.cast(self.learning_rate, tf.float32)
         parts = tf.split(change, [math.prod(weight.shape) for weight in weights])
         for weight, part in zip(weights, parts, strict=True):
-            weight.value.assign_sub(tf.reshape(part, weight.shape))
+            weight.value.assign_sub(tf.reshape(part, constant(weight.shape)))
         self.iterations.assign_add(1)
 
     def _check(self, grads: Sequence[tf.Tensor | None], weights: Sequence[Any]) -> None:
@@ -123,4 +124,5 @@ class FlatSGD(keras.optimizers.Optimizer):
 
 
 def _flatten(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+    flat = constant((-1,))  # hundreds of operations share it
+    return tf.concat([tf.reshape(tensor, flat) for tensor in tensors], 0)

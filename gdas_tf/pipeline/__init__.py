@@ -19,11 +19,15 @@ Importing it needs no TensorFlow; the stages that compute with it start it.
 from gdas_tf.pipeline.artefacts import (
     draw_cells,
     genotype_of_logits,
+    genotype_of_network,
+    give_genotype,
     load_model,
     parse_genotype,
     read_genotype,
     set_genotype,
+    takes_genotype,
 )
+from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job, begin, go_on, load_data
 from gdas_tf.pipeline.measured_data import common_record, data_of_networks
 from gdas_tf.pipeline.stages import (
@@ -41,10 +45,13 @@ from gdas_tf.pipeline.stages import (
     run_retraining,
     run_search,
 )
+from gdas_tf.pipeline.truth import look_up, open_table
+from gdas_tf.spaces.table import Table
 
 __all__ = [
     "STAGES",
     "Job",
+    "Table",
     "begin",
     "check_before_start",
     "common_record",
@@ -53,10 +60,15 @@ __all__ = [
     "evaluate_network",
     "export_network",
     "genotype_of_logits",
+    "genotype_of_network",
+    "give_genotype",
     "go_on",
+    "how_certain",
     "load_data",
     "load_model",
+    "look_up",
     "measure_files",
+    "open_table",
     "parse_genotype",
     "read_genotype",
     "run_all",
@@ -68,4 +80,5 @@ __all__ = [
     "run_retraining",
     "run_search",
     "set_genotype",
+    "takes_genotype",
 ]

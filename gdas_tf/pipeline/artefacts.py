@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +28,8 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
 
     Args:
         path: an .npz as a search writes it. Of a strategy that learns logits it has `normal`
-            [epochs + 1, edges, operations] (or [edges, operations]), and `reduction` alike unless the reduction
-            cell is fixed; of another one the arrays that the strategy has, [epochs + 1, …] each.
+            [epochs + 1, edges, operations] (or [edges, operations]), and `reduction` alike unless the
+            reduction cell is fixed; of another one the arrays that the strategy has, [epochs + 1, …] each.
         config: strategy, operations, nodes, rule and ranks.
 
     Raises:
@@ -43,12 +44,16 @@ def genotype_of_logits(path: str | Path, config: Config) -> Genotype:
         check_logits(path, arrays, config.space)
     last = {key: values[-1] if _has_epochs(key, values) else values for key, values in arrays.items()}
     try:
-        return kind.from_config(config).genotype(last, config)
+        genotype = kind.from_config(config).genotype(last, config)
     except KeyError as error:
         raise UsageError(
             f"logits {path}: found {', '.join(arrays)}, and the strategy {name} needs {error.args[0]}; set "
             "search.strategy as searched"
         ) from error
+    space = config.space
+    if space.name == "darts":
+        return genotype
+    return dataclasses.replace(genotype, space=space.name, between=space.between)
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -107,10 +112,15 @@ def parse_genotype(text: str) -> Genotype:
     Raises:
         UsageError: it is none of these.
     """
+    from gdas_tf.networks.registry import NETWORKS
     from gdas_tf.spaces.genotype import GENOTYPES, Genotype
 
     if text in GENOTYPES or Path(text).suffix in (".json", ".txt"):
         return Genotype.load(text)
+    if text in NETWORKS:
+        raise UsageError(
+            f"genotype: {text} is a network, which is built of no genotype; name it by retrain.network"
+        )
     return Genotype.from_text(text)
 
 
@@ -135,6 +145,28 @@ def read_genotype(run: Run) -> Genotype:
     return Genotype.load(path)
 
 
+def takes_genotype(config: Config) -> bool:
+    """Whether the network that a configuration names is built of a genotype.
+
+    Raises:
+        UsageError: there is no network of that name.
+    """
+    from gdas_tf.networks.registry import NETWORKS
+
+    return NETWORKS.get(config.retrain.network).takes_genotype
+
+
+def genotype_of_network(run: Run) -> Genotype | None:
+    """Returns the genotype of a run; None where there is none and its network is built of none.
+
+    Raises:
+        UsageError: there is none yet, or it is damaged.
+    """
+    if not run.file("genotype.json").exists() and not takes_genotype(run.config):
+        return None
+    return read_genotype(run)
+
+
 def set_genotype(run: Run, genotype: Genotype) -> None:
     """Writes the genotype of a run.
 
@@ -147,6 +179,21 @@ def set_genotype(run: Run, genotype: Genotype) -> None:
             "train this one in another run directory"
         )
     genotype.save(run.file("genotype.json"))
+
+
+def give_genotype(run: Run, genotype: Genotype) -> None:
+    """Writes the genotype that somebody gives to a run, in place of one that is found in it.
+
+    Raises:
+        UsageError: the network of the run is built of none, or was trained with another one; nothing is
+            touched.
+    """
+    if not takes_genotype(run.config):
+        raise UsageError(
+            f"run directory {run.path}: the network {run.config.retrain.network} (retrain.network) is built "
+            "of no genotype; give none, or the network derived"
+        )
+    set_genotype(run, genotype)
 
 
 def model_file(run: Run) -> Path:

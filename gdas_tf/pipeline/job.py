@@ -143,6 +143,7 @@ def load_data(config: Config) -> DataSet:
         image_size=data.image_size,
         image_channels=data.image_channels,
         test_fraction=data.test_fraction,
+        train_images=data.train_images,
         seed=config.seed,
     )
     check_class_names(loaded)

@@ -16,14 +16,18 @@ from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.pipeline.artefacts import (
     draw_cells,
     genotype_of_logits,
+    genotype_of_network,
     load_arrays,
     load_model,
     model_file,
     read_genotype,
     set_genotype,
+    takes_genotype,
     verified_accuracies,
 )
+from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job
+from gdas_tf.pipeline.truth import look_up, open_table, true_curve
 from gdas_tf.runs.journal import Journal
 from gdas_tf.runs.run import Run
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.data.identity import DataIdentity
     from gdas_tf.spaces.genotype import Genotype
+    from gdas_tf.spaces.table import Table
 
 
 def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | None = None) -> None:
@@ -51,6 +56,7 @@ def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | Non
     from gdas_tf import preflight
 
     try:
+        open_table(job.config)
         preflight.check_before_start(job.config, job.data, stages, genotype, job.run.path)
     except (UsageError, RunError):
         if job.config_before not in (None, job.config):
@@ -61,14 +67,16 @@ def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | Non
 def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
     """Runs all stages, in the order of `STAGES`, after a check of what can be known before the first.
 
-    A search and a retraining that have finished all their epochs are not done again. `job.results` grows with
-    every finished stage, and stays when a later one fails.
+    A search and a retraining that have finished all their epochs are not done again. Search and derivation
+    are left out where the run directory was given a genotype, or its network is built of none. `job.results`
+    grows with every finished stage, and stays when a later one fails.
 
     Args:
         job: the job; with `resume` if a stage of it has begun already.
 
     Returns:
-        The results of each stage by its name; None for the benchmark where no ONNX file was asked for.
+        The results of each stage by its name; None for the stages that were left out, as the benchmark where
+        no ONNX file was asked for.
 
     Raises:
         UsageError: a stage cannot be done with this configuration or these data.
@@ -81,15 +89,28 @@ def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
     run = job.run
     finished = [name for name in ("search", "retrain") if run.finished(name)]
     derived = read_genotype(run) if run.file("genotype.json").exists() else None
-    check_before_start(job, [name for name in STAGES if name not in finished], derived)
+    left_out = _without_search(run)
+    stages = [name for name in STAGES if name not in finished and name not in left_out]
+    check_before_start(job, stages, derived)
     for number, (name, stage) in enumerate(STAGES.items(), 1):
         progress(f"[{number}/{len(STAGES)}] {name}")
         if name == "benchmark" and not run.onnx_files():
-            progress("skipped: export.formats names no ONNX file, and only those are measured")
-            job.results[name] = None
-        else:
-            job.results[name] = stage(job)
+            left_out[name] = "export.formats names no ONNX file, and only those are measured"
+        if name in left_out:
+            progress(f"skipped: {left_out[name]}")
+        job.results[name] = None if name in left_out else stage(job)
     return job.results
+
+
+def _without_search(run: Run) -> dict[str, str]:
+    """The stages that find a genotype, each with the reason, where the run needs none to be found."""
+    if not takes_genotype(run.config):
+        why = f"the network {run.config.retrain.network} is built of no genotype"
+    elif run.file("genotype.json").exists() and not run.begun("search"):
+        why = "the genotype was given"
+    else:
+        return {}
+    return {"search": why, "derive": why}
 
 
 def run_search(job: Job) -> dict[str, Any]:
@@ -98,8 +119,9 @@ def run_search(job: Job) -> dict[str, Any]:
     Returns:
         `epochs` (or rounds, of a strategy without a supernet), `accuracy` (of the last epoch, where weights
         learn), `architecture_accuracy` (where the logits learn), `best_loss` (on D_V, of the best candidate),
-        `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all epochs, and
-        `files`. What a strategy has not is None or empty.
+        `normal_entropy` (nats per edge, after the first and the last epoch), `seconds` of all epochs,
+        `warnings` (lines on a result that is a coin flip or degenerate), and `files`. What a strategy has not
+        is None or empty.
 
     Raises:
         UsageError: the search has begun and the job does not resume, or the data have changed since.
@@ -126,6 +148,7 @@ def run_search(job: Job) -> dict[str, Any]:
         "best_loss": last.get("best_loss"),
         "normal_entropy": [line["normal_entropy"] for line in (first, last) if "normal_entropy" in line],
         "seconds": sum(line["seconds"] for line in run.metrics("search")),
+        "warnings": how_certain(run.file("search/logits.npz"), job.config)["warnings"],
         "files": _files(run, "search/metrics.jsonl", "search/logits.npz"),
     }
 
@@ -134,7 +157,10 @@ def run_derivation(job: Job) -> dict[str, Any]:
     """Chooses the genotype from the logits of the last epoch.
 
     Returns:
-        `genotype` in the short notation, and `files`.
+        `genotype` in its notation, `edges` and `warnings` as `gdas_tf.pipeline.certainty.how_certain` gives
+        them, and `files`; with a table of true accuracies (`search.table`) also `truth`: what
+        `gdas_tf.pipeline.truth.look_up` returns, and `epochs`, the accuracies of the cells that the search
+        would have given before its first epoch and after each.
 
     Raises:
         UsageError: there are no logits yet, or a network was trained with another genotype in this run.
@@ -144,24 +170,31 @@ def run_derivation(job: Job) -> dict[str, Any]:
     if not logits.exists():
         raise MissingStageError(run.path, "no logits", "search")
     genotype = genotype_of_logits(logits, job.config)
+    truth = {}
+    if (table := open_table(job.config)) is not None:
+        column = job.config.search.table_column
+        curve = true_curve(load_arrays(logits), job.config, table, column)
+        truth = {"truth": {**look_up(genotype, table, column), "epochs": curve}}
     set_genotype(run, genotype)
     job.record()
-    return {"genotype": genotype.to_text(), "files": _files(run, "genotype.json")}
+    certain = how_certain(logits, job.config, genotype)
+    files = _files(run, "genotype.json")
+    return {"genotype": genotype.to_text(), **certain, "files": files, **truth}
 
 
 def run_retraining(job: Job) -> dict[str, Any]:
-    """Trains the derived network from scratch.
+    """Trains the derived network, or the one that `retrain.network` names, from scratch.
 
     Returns:
         `epochs`, `accuracy` (of the training images in the last epoch), `seconds` of all epochs, and `files`.
 
     Raises:
-        UsageError: there is no genotype yet, the retraining has begun and the job does not resume, or the
-            data have changed since.
+        UsageError: there is no genotype yet that the network could be built of, the retraining has begun and
+            the job does not resume, or the data have changed since.
         RunError: the retraining diverged, or the disk is full or read-only.
     """
     run = job.run
-    genotype = read_genotype(run)
+    genotype = genotype_of_network(run)
     _check_begun(job, "retrain")
     if run.finished("retrain"):
         progress("the retraining has finished all its epochs already")
@@ -214,7 +247,7 @@ def run_export(job: Job) -> dict[str, Any]:
     data, record = job.data, job.data_record
     job.record()
     identity = record.identity if record else None
-    result = export_network(model, data, run.path / "export", job.config, read_genotype(run), identity)
+    result = export_network(model, data, run.path / "export", job.config, genotype_of_network(run), identity)
     return {**result, **job.about_data}
 
 
@@ -260,6 +293,10 @@ def run_drawing(job: Job) -> dict[str, Any]:
     pictures = []
     if run.begun("search") and run.file("search/logits.npz").exists():
         pictures += _draw_search(run)
+        if (table := open_table(run.config)) is not None:
+            arrays = load_arrays(run.file("search/logits.npz"))
+            pictures.append(run.file("pictures/true_accuracy.png"))
+            _draw_truth(true_curve(arrays, run.config, table, run.config.search.table_column), run, table)
     if run.file("genotype.json").exists():
         pictures += draw_cells(read_genotype(run), run.file("pictures"))
     if run.metrics("retrain"):
@@ -346,7 +383,7 @@ def measure_files(files: Sequence[Path], config: Config, data: DataSet | None = 
 
 
 def _draw_search(run: Run) -> list[Path]:
-    """Draws the logits of a search by epoch, or, of a strategy that has none, its metrics and candidates."""
+    """Draws the logits of a search by epoch, or, of a strategy that has none, its metrics."""
     from gdas_tf.drawing.curves import draw_progress, draw_search
     from gdas_tf.drawing.race import draw_race
     from gdas_tf.strategies.base import STRATEGIES
@@ -357,16 +394,25 @@ def _draw_search(run: Run) -> list[Path]:
     if "normal" in arrays:
         draw_search(metrics, arrays, run.config.space, picture)
         return [picture]
-    candidates = Journal(run.file("search/candidates.jsonl")).read()
+    lines = Journal(run.file("search/candidates.jsonl")).read()
+    rungs = [line for line in lines if "round" in line]
+    candidates = [line for line in lines if "round" not in line]
     pictures = []
-    if any(line.get("loss") is not None and "round" in line for line in candidates):
+    if any(line.get("loss") is not None for line in rungs):
         pictures.append(run.file("pictures/race.png"))
-        draw_race(candidates, pictures[-1])
-        candidates = []
+        draw_race(rungs, pictures[-1])
     rounds = "epoch" if strategy.trains_supernet else "round"
     if draw_progress(metrics, candidates, strategy.titles, picture, rounds):
         pictures.append(picture)
     return pictures
+
+
+def _draw_truth(curve: list[float | None], run: Run, table: Table) -> None:
+    from gdas_tf.drawing.truth import draw_truth
+
+    column = table.column(run.config.search.table_column)
+    title = f"True accuracy of each epoch's cell: {column}"
+    draw_truth(curve, table.best(column), title, run.file("pictures/true_accuracy.png"))
 
 
 def _check_begun(job: Job, stage: str) -> None:

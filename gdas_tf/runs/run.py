@@ -279,9 +279,14 @@ class Run:
             result[strategy] = {name: value for name, value in values[strategy].items() if name not in free}
         for name in ("data_dir", "cache_dir"):  # the same data may be moved elsewhere
             del result["data"][name]
+        for name in ("table", "table_column"):  # the outcome is only judged by them
+            result.get("search", {}).pop(name, None)
         genotype = self.file("genotype.json")
         if stage == "retrain" and genotype.exists():
             result["genotype"] = read_json(genotype)
+        if stage == "retrain" and values["search"]["space"] != "darts":
+            # It says how the network is built. (Runs of DARTS from before there were others lack it.)
+            result["space"] = {name: values["search"][name] for name in ("space", "definition")}
         return result
 
     def _check_same(self, stage: str, found: Mapping, wanted: Mapping) -> None:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from gdas_tf.errors import UsageError
-from gdas_tf.operations.base import OPERATIONS
-from gdas_tf.spaces.base import INPUTS, OUTPUTS, Output, SearchSpace
+from gdas_tf.registry import did_you_mean
+from gdas_tf.spaces.base import BETWEEN, INPUTS, OUTPUTS, Between, Output, SearchSpace
+from gdas_tf.spaces.cell import Cell, Edge, check_node, count, to_cell, to_concat, to_lists
 from gdas_tf.spaces.nasbench201 import NASBENCH201
 from gdas_tf.spaces.notation import (
     ABOUT,
     BARS,
     CELL,
+    CONCAT,
     FIXED,
     KEYS,
     cell_from_bars,
     cell_from_text,
     cell_to_bars,
     cell_to_text,
+    format_json,
     is_bars,
     show,
+    value_from_text,
+    value_to_text,
     words,
 )
 from gdas_tf.spaces.published import CELLS, RETIRED
@@ -35,31 +39,14 @@ SUFFIXES = (".json", ".txt")
 _NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
-class Edge(NamedTuple):
-    """One operation on one input of a node.
-
-    Attributes:
-        operation: one of `gdas_tf.operations.base.OPERATIONS`.
-        input: in a cell of two inputs 0 is c_{k-2}, 1 is c_{k-1} (the outputs of the two cells before),
-            2 + j is node j; in a cell of one input 0 is c_{k-1}, 1 + j is node j.
-    """
-
-    operation: str
-    input: int
-
-
-Cell = tuple[tuple[Edge, ...], ...]
-"""The nodes of a cell in their order, each the tuple of its edges."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Genotype:
     """The normal and the reduction cell of a network; immutable, hashable, valid.
 
-    A node is the sum of its edges' outputs, a cell's output the concatenation of its nodes, or the last one.
-    Every node has equally many edges, except for the first ones, which may have as many as there are inputs
-    to them. A node may take one input on several edges; each edge then has its own operation with its own
-    weights. Two genotypes with the same cells are equal, whatever their names.
+    A node is the sum of its edges' outputs, a cell's output the concatenation of its nodes, or of some of
+    them, or the last one. A node may have any number of edges, and may take one input on several; each edge
+    then has its own operation with its own weights. The reduction cell may have another number of nodes than
+    the normal one. Two genotypes with the same cells are equal, whatever their names.
 
     Args:
         normal: the normal cell; lists and (operation, input) pairs are accepted and converted.
@@ -70,6 +57,10 @@ class Genotype:
         output: what a cell gives: "concatenation" of its nodes, or its "last" node.
         space: name of the search space whose networks it is for, or None, which stands for "darts". The edges
             of a node of "nasbench201" are brought to the order of their inputs.
+        between: what such networks have between two blocks where there is no reduction cell, see
+            `SearchSpace`.
+        normal_concat, reduction_concat: the nodes that are concatenated, numbered as `Edge.input` (with two
+            inputs 2 + j is node j), ascending; None for all.
 
     Raises:
         UsageError: the cells are not valid; the message names the place.
@@ -89,6 +80,9 @@ class Genotype:
     inputs: int = 2
     output: Output = "concatenation"
     space: str | None = dataclasses.field(default=None, compare=False)
+    between: Between = dataclasses.field(default="frc", compare=False)
+    normal_concat: tuple[int, ...] | None = None
+    reduction_concat: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.inputs not in INPUTS or isinstance(self.inputs, bool | float):
@@ -96,26 +90,33 @@ class Genotype:
                 f"genotype: inputs is {show(self.inputs)}; accepted are {' and '.join(map(str, INPUTS))}, "
                 "the number of cells before whose outputs a cell takes"
             )
-        if self.output not in OUTPUTS:
-            raise UsageError(
-                f"genotype: output is {show(self.output)}; accepted are {', '.join(OUTPUTS)} (what a cell "
-                "makes of its nodes)"
-            )
+        for what, value, accepted, about in (
+            ("output", self.output, OUTPUTS, "what a cell makes of its nodes"),
+            ("between", self.between, BETWEEN, "what stands between two blocks"),
+        ):
+            if value not in accepted:
+                raise UsageError(
+                    f"genotype: {what} is {show(value)}; accepted are {', '.join(accepted)} ({about})"
+                )
         for what, text in (("name", self.name), ("space", self.space)):
             if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
                 raise UsageError(f"genotype: {what} is {text!r}; accepted are letters, digits and _.+-")
-        normal = _to_cell(self.normal, self.inputs, "normal cell")
-        if self.space == NASBENCH201.name:
-            normal = tuple(tuple(sorted(node, key=lambda edge: edge.input)) for node in normal)
-        object.__setattr__(self, "normal", normal)
-        if self.reduction is not None:
-            object.__setattr__(self, "reduction", _to_cell(self.reduction, self.inputs, "reduction cell"))
-            if len(self.reduction) != len(self.normal):
+        for name in ("normal", "reduction"):
+            value, concat = getattr(self, name), getattr(self, f"{name}_concat")
+            fixed = name == "reduction" and value is None
+            if not fixed:
+                value = to_cell(value, self.inputs, f"{name} cell")
+                if self.space == NASBENCH201.name:
+                    value = tuple(tuple(sorted(node, key=lambda edge: edge.input)) for node in value)
+                object.__setattr__(self, name, value)
+            if concat is not None and (fixed or self.output == "last"):
+                why = "the fixed reduction cell has none" if fixed else "output=last gives one node"
                 raise UsageError(
-                    f"genotype: reduction cell: found {_count(len(self.reduction), 'node')}; the normal cell "
-                    f"has {len(self.normal)}, and both need equally many"
+                    f"genotype: {name}_concat is {show(concat)}; {why}, so that it must be left out"
                 )
-        self._check_edge_counts()
+            if not fixed:
+                concat = to_concat(concat, value, self.inputs, f"{name}_concat")
+            object.__setattr__(self, f"{name}_concat", concat)
 
     @property
     def cells(self) -> dict[str, Cell]:
@@ -128,12 +129,23 @@ class Genotype:
         """Number of edges (T) that nodes have, the first ones perhaps fewer."""
         return max(len(node) for cell in self.cells.values() for node in cell)
 
+    def given(self, reduction: bool = False) -> tuple[int, ...]:
+        """Returns the nodes that a searched cell gives, numbered as `Edge.input`, in their order.
+
+        Args:
+            reduction: which cell: the reduction cell, or the normal one.
+        """
+        concat = self.reduction_concat if reduction else self.normal_concat
+        end = self.inputs + len(self.cells["reduction" if reduction else "normal"])
+        first = end - 1 if self.output == "last" else self.inputs
+        return tuple(range(first, end)) if concat is None else concat
+
     def check_fits(self, space: SearchSpace) -> None:
         """Makes sure that the genotype is one of a search space.
 
         Raises:
-            UsageError: it has other operations, or other numbers of nodes or edges; the message names the
-                first place.
+            UsageError: it has other operations, other numbers of nodes or edges, or concatenates other
+                nodes; the message names the first place.
         """
         for field in ("inputs", "output"):
             if getattr(self, field) != getattr(space, field):
@@ -141,11 +153,12 @@ class Genotype:
                     f"genotype: {field} is {getattr(self, field)}; the search space {space.name} has "
                     f"{getattr(space, field)}"
                 )
-        if len(self.normal) != space.nodes:
-            raise UsageError(
-                f"genotype: normal cell: found {_count(len(self.normal), 'node')}; the search space has "
-                f"{space.nodes}"
-            )
+        for name, cell in self.cells.items():
+            if len(cell) != space.nodes and (name == "normal" or space.reduction):
+                raise UsageError(
+                    f"genotype: {name} cell: found {count(len(cell), 'node')}; the search space has "
+                    f"{space.nodes}"
+                )
         if self.reduction is not None and not space.reduction:
             raise UsageError(
                 f"genotype: found a reduction cell; the search space {space.name} has none, so that "
@@ -153,21 +166,28 @@ class Genotype:
             )
         for name, cell in self.cells.items():
             for number, node in enumerate(cell):
-                _check_node(node, number, f"genotype: {name} cell, node {number}", space)
+                check_node(node, number, f"genotype: {name} cell, node {number}", space)
+            if (concat := getattr(self, f"{name}_concat")) is not None:
+                raise UsageError(
+                    f"genotype: {name}_concat is {', '.join(map(str, concat))}; a cell of the search space "
+                    f"{space.name} concatenates all its nodes"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `json.dumps` takes: `normal` and `reduction` as lists of nodes of [operation, input].
 
         A fixed reduction cell is the string "fixed"; `name` and `space` are there only if there is one,
-        `inputs` and `output` only if they are not 2 and "concatenation". A genotype of NAS-Bench-201 has
-        `cell` in place of all but its name and space: the cell in that benchmark's notation.
+        `inputs` and `output` only if they are not 2 and "concatenation", `normal_concat` and
+        `reduction_concat` only if not all nodes are concatenated. A genotype of NAS-Bench-201 has `cell` in
+        place of all but its name and space: the cell in that benchmark's notation.
         """
         if (bars := self.to_bars()) is not None and self.space == NASBENCH201.name:
             about = self._about()
             return {key: about[key] for key in ("name", "space") if key in about} | {CELL: bars}
-        cells: dict[str, Any] = {"normal": _to_lists(self.normal)}
-        cells["reduction"] = FIXED if self.reduction is None else _to_lists(self.reduction)
-        return self._about() | cells
+        cells: dict[str, Any] = {"normal": to_lists(self.normal)}
+        cells["reduction"] = FIXED if self.reduction is None else to_lists(self.reduction)
+        about = self._about()
+        return {key: list(value) if key in CONCAT else value for key, value in about.items()} | cells
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | str) -> Genotype:
@@ -195,7 +215,11 @@ class Genotype:
                 raise UsageError(f"genotype: {key} is missing; give the {key} cell as a list of nodes")
         for key in value:
             if key not in KEYS:
-                raise UsageError(f"genotype: unknown key {key!r}; accepted are {', '.join(KEYS)}")
+                near = did_you_mean(key, KEYS)
+                raise UsageError(
+                    f"genotype: unknown key {key!r}; accepted are {', '.join(KEYS)}"
+                    + (f"; {near}" if near else "")
+                )
         reduction = value["reduction"]
         if reduction is None:
             raise UsageError(
@@ -208,13 +232,13 @@ class Genotype:
         """Returns the short notation, one line: `[name=NAME] normal=sep3@0+skip@1/… reduction=…|fixed`.
 
         An edge is operation@input, edges are joined by `+`, nodes by `/`; see `Operation.short`. The words
-        `inputs=1` and `output=last` are there only if they hold. A genotype of the space nasbench201 is
-        written in that benchmark's notation, `[name=NAME] |nor_conv_3x3~0|+|…|`.
+        `inputs=1`, `output=last` and `normal_concat=4,5,6` are there only if they hold. A genotype of the
+        space nasbench201 is written in that benchmark's notation, `[name=NAME] |nor_conv_3x3~0|+|…|`.
         """
         if (bars := self.to_bars()) is not None and self.space == NASBENCH201.name:
             return f"name={self.name} {bars}" if self.name else bars
         reduction = FIXED if self.reduction is None else cell_to_text(self.reduction)
-        about = "".join(f"{key}={value} " for key, value in self._about().items())
+        about = "".join(f"{key}={value_to_text(value)} " for key, value in self._about().items())
         return f"{about}normal={cell_to_text(self.normal)} reduction={reduction}"
 
     @classmethod
@@ -236,9 +260,7 @@ class Genotype:
         reduction = None
         if parts["reduction"] != FIXED:
             reduction = cell_from_text(parts["reduction"], "reduction cell")
-        about: dict[str, Any] = {key: parts[key] for key in ABOUT if key in parts}
-        if "inputs" in about and about["inputs"].isdecimal():
-            about["inputs"] = int(about["inputs"])
+        about = {key: value_from_text(key, parts[key]) for key in ABOUT if key in parts}
         return cls(normal, reduction, **about)
 
     def to_bars(self) -> str | None:
@@ -258,20 +280,15 @@ class Genotype:
         for key in about:
             if key not in ("name", "space"):
                 raise UsageError(f"genotype: found {show(key)} before a {CELL}; accepted are name and space")
-        return cls(
-            cell_from_bars(cell),
-            None,
-            about.get("name"),
-            inputs=1,
-            output="last",
-            space=about.get("space", NASBENCH201.name),
-        )
+        space = about.get("space", NASBENCH201.name)
+        of = {"name": about.get("name"), "space": space, "between": NASBENCH201.between}
+        return cls(cell_from_bars(cell), None, inputs=1, output="last", **of)
 
     @classmethod
     def of(cls, space: SearchSpace, normal: Any, reduction: Any = None, name: str | None = None) -> Genotype:
         """Returns the genotype of cells of a search space: with its inputs, its output and its name."""
         named = None if space.name == "darts" else space.name
-        return cls(normal, reduction, name, space.inputs, space.output, named)
+        return cls(normal, reduction, name, space.inputs, space.output, named, space.between)
 
     def save(self, path: str | Path) -> None:
         """Writes a file, atomically: JSON for the suffix .json, the short notation for .txt.
@@ -284,7 +301,7 @@ class Genotype:
 
         path = Path(path)
         _check_suffix(path)
-        atomic_write(path, _format_json(self.to_json()) if path.suffix == ".json" else self.to_text() + "\n")
+        atomic_write(path, format_json(self.to_json()) if path.suffix == ".json" else self.to_text() + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Genotype:
@@ -299,9 +316,10 @@ class Genotype:
             raise UsageError(f"genotype {path}: {RETIRED[str(path)]}")
         path = Path(path)
         if not path.is_file():
+            near = did_you_mean(str(path), GENOTYPES)
             raise UsageError(
-                f"genotype {path}: there is no such file; accepted are .json and .txt files, and the names "
-                f"{', '.join(GENOTYPES)}"
+                f"genotype {path}: there is no such file; "
+                + (near or f"accepted are .json and .txt files, and the names {', '.join(GENOTYPES)}")
             )
         _check_suffix(path)
         text = read_text(path, f"genotype {path}")
@@ -311,42 +329,12 @@ class Genotype:
             raise UsageError(f"{path}: {error}") from error
 
     def _about(self) -> dict[str, Any]:
-        """Name, inputs and output, where they are not the default."""
+        """What is said of the cells, where it is not the default."""
         return {
             field.name: value
             for field in dataclasses.fields(self)
             if field.name in ABOUT and (value := getattr(self, field.name)) != field.default
         }
-
-    def _check_edge_counts(self) -> None:
-        wanted = self.inputs_per_node
-        for name, cell in self.cells.items():
-            for number, node in enumerate(cell):
-                if len(node) not in (wanted, min(wanted, self.inputs + number)):
-                    raise UsageError(
-                        f"genotype: {name} cell, node {number}: found {_count(len(node), 'edge')}; accepted "
-                        f"are {min(wanted, self.inputs + number)}, as other nodes have {wanted}"
-                    )
-
-
-def _check_node(node: tuple[Edge, ...], number: int, place: str, space: SearchSpace) -> None:
-    """Makes sure that a node is one of a search space."""
-    possible = space.inputs + number
-    wanted = min(space.inputs_per_node, possible)
-    if space.keep == "all" and sorted(edge.input for edge in node) != list(range(possible)):
-        inputs = ", ".join(str(edge.input) for edge in node)
-        raise UsageError(
-            f"{place}: found inputs {inputs}; the search space keeps each of 0 to {possible - 1} once"
-        )
-    # Where a node takes one input several times, it may have more edges than inputs.
-    if len(node) not in (wanted, space.inputs_per_node):
-        raise UsageError(f"{place}: found {_count(len(node), 'edge')}; the search space has {wanted}")
-    for position, edge in enumerate(node):
-        if edge.operation not in space.operations:
-            raise UsageError(
-                f"{place}, edge {position}: {edge.operation} is not in the search space; accepted are "
-                f"{', '.join(space.operations)}"
-            )
 
 
 def random_genotype(
@@ -384,46 +372,6 @@ def random_genotype(
     return Genotype.of(space, normal, draw_cell() if searched else None, f"random-{seed}")
 
 
-def _to_cell(value: Any, inputs: int, place: str) -> Cell:
-    """Converts nested sequences to a cell; raises UsageError where they are not one."""
-    if not isinstance(value, list | tuple) or not value:
-        raise UsageError(f"genotype: {place}: found {show(value)}; accepted is a list of nodes, at least one")
-    return tuple(
-        _to_node(node, inputs, number, f"{place}, node {number}") for number, node in enumerate(value)
-    )
-
-
-def _to_node(value: Any, inputs: int, number: int, place: str) -> tuple[Edge, ...]:
-    if not isinstance(value, list | tuple) or not value:
-        raise UsageError(
-            f"genotype: {place}: found {show(value)}; accepted is a list of one or more (operation, input)"
-        )
-    return tuple(
-        _to_edge(edge, inputs, number, f"{place}, edge {position}") for position, edge in enumerate(value)
-    )
-
-
-def _to_edge(value: Any, inputs: int, number: int, place: str) -> Edge:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise UsageError(f"genotype: {place}: found {show(value)}; accepted is an (operation, input)")
-    operation, source = value
-    if operation not in OPERATIONS:
-        raise UsageError(
-            f"genotype: {place}: unknown operation {show(operation)}; accepted are {', '.join(OPERATIONS)}"
-        )
-    last = inputs + number - 1
-    if not isinstance(source, int) or isinstance(source, bool) or not 0 <= source <= last:
-        raise UsageError(
-            f"genotype: {place}: input {show(source)} doesn't exist; accepted are 0 to {last} "
-            f"({'0 is c_{k-2}, 1 is c_{k-1}' if inputs == 2 else '0 is c_{k-1}'}, {inputs} + j is node j)"
-        )
-    return Edge(operation, source)
-
-
-def _to_lists(cell: Cell) -> list[list[list[Any]]]:
-    return [[list(edge) for edge in node] for node in cell]
-
-
 def _check_suffix(path: Path) -> None:
     if path.suffix not in SUFFIXES:
         raise UsageError(
@@ -431,24 +379,7 @@ def _check_suffix(path: Path) -> None:
         )
 
 
-def _format_json(value: Mapping[str, Any]) -> str:
-    """JSON with one node a line."""
-    entries = []
-    for key, content in value.items():
-        if isinstance(content, list):
-            nodes = ",\n".join(f"    {json.dumps(node)}" for node in content)
-            entries.append(f"  {json.dumps(key)}: [\n{nodes}\n  ]")
-        else:
-            entries.append(f"  {json.dumps(key)}: {json.dumps(content)}")
-    return "{\n" + ",\n".join(entries) + "\n}\n"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 GENOTYPES: dict[str, Genotype] = {
-    name: Genotype.from_text(f"name={name} normal={normal} reduction={reduction}")
-    for name, (normal, reduction) in CELLS.items()
+    name: Genotype.from_text(f"name={name} {cells}") for name, cells in CELLS.items()
 }
 """Published genotypes by name, see `gdas_tf.spaces.published`."""

@@ -9,18 +9,22 @@ and put together.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
+from gdas_tf.registry import did_you_mean
 from gdas_tf.spaces.published import CELLS
 
 FIXED = "fixed"
 NOTATION = "normal=OP@INPUT+OP@INPUT/… reduction=… (nodes separated by /, or reduction=fixed)"
 BARS = "|OP~INPUT|+|OP~INPUT|OP~INPUT|+…"
 """The notation of NAS-Bench-201."""
-ABOUT = ("name", "space", "inputs", "output")
+CONCAT = ("normal_concat", "reduction_concat")
+ABOUT = ("name", "space", "inputs", "output", "between", *CONCAT)
 KEYS = (*ABOUT, "normal", "reduction")
 """What is written of a genotype, as JSON and in the short notation; `ABOUT` may be left out."""
 CELL = "cell"
@@ -40,9 +44,11 @@ def words(text: str) -> dict[str, str]:
     for word in text.split():
         key, equals, content = word.partition("=")
         if not equals or key not in KEYS:
+            near = did_you_mean(key, KEYS if equals else CELLS)
             raise UsageError(
-                f"genotype: cannot read {show(word)}; accepted is {NOTATION}, a cell of NAS-Bench-201 as "
-                f"{BARS}, or one of {', '.join(CELLS)}"
+                f"genotype: cannot read {show(word)}; "
+                + (near or f"accepted is {NOTATION}, a cell of NAS-Bench-201 as {BARS}, or one of ")
+                + ("" if near else ", ".join(CELLS))
             )
         if key in parts:
             raise UsageError(f"genotype: {key} stands twice; give it once")
@@ -80,7 +86,6 @@ def cell_from_bars(text: str) -> list[list[tuple[str, int]]]:
     Raises:
         UsageError: a part is not understood, or a node does not take all that comes before it, each once.
     """
-    names = OPERATIONS.long_names()
     cell = []
     for number, node in enumerate("".join(text.split()).split("+")):
         place = f"genotype: node {number + 1}"
@@ -93,11 +98,13 @@ def cell_from_bars(text: str) -> list[list[tuple[str, int]]]:
                 raise UsageError(
                     f"{place}: found {show(edge)}; accepted is operation~input, as nor_conv_3x3~0"
                 )
-            if operation not in names:
+            # (Of a whole table only long names are looked up.)
+            name = operation if operation in OPERATIONS else OPERATIONS.long_names().get(operation)
+            if name is None:
                 raise UsageError(
                     f"{place}: unknown operation {show(operation)}; {OPERATIONS.hint(operation)}"
                 )
-            edges.append((names[operation], int(source)))
+            edges.append((name, int(source)))
         edges.sort(key=lambda edge: edge[1])
         if [source for _, source in edges] != list(range(number + 1)):
             found = ", ".join(str(source) for _, source in edges)
@@ -107,6 +114,23 @@ def cell_from_bars(text: str) -> list[list[tuple[str, int]]]:
             )
         cell.append(edges)
     return cell
+
+
+def value_to_text(value: Any) -> str:
+    """Returns what stands behind one of `ABOUT`: a tuple of numbers as a comma list."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def value_from_text(key: str, text: str) -> Any:
+    """Returns the value of one of `ABOUT`; what should be numbers and is not stays text."""
+    if key in CONCAT:
+        parts = text.split(",")
+        return [int(part) for part in parts] if all(map(_is_number, parts)) else text
+    return int(text) if key == "inputs" and _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,6}", text) is not None
 
 
 def cell_to_text(cell: Sequence[Sequence[tuple[str, int]]]) -> str:
@@ -137,16 +161,30 @@ def cell_from_text(text: str, place: str) -> list[list[tuple[str, int]]]:
 
 def _edge_from_text(text: str, place: str) -> tuple[str, int]:
     operation, at, source = text.partition("@")
-    if not at or not re.fullmatch(r"[0-9]{1,6}", source):
+    if not at or not _is_number(source):
         raise UsageError(
             f"genotype: {place}: found {show(text)}; accepted is operation@input, for example sep3@0"
         )
     names = OPERATIONS.long_names()
     if operation not in names:
+        near = did_you_mean(operation, names)
         raise UsageError(
             f"genotype: {place}: unknown operation {show(operation)}; accepted are {', '.join(names)}"
+            + (f"; {near}" if near else "")
         )
     return names[operation], int(source)
+
+
+def format_json(value: Mapping[str, Any]) -> str:
+    """Returns JSON of a genotype with one node a line."""
+    entries = []
+    for key, content in value.items():
+        if isinstance(content, list) and key not in CONCAT:
+            nodes = ",\n".join(f"    {json.dumps(node)}" for node in content)
+            entries.append(f"  {json.dumps(key)}: [\n{nodes}\n  ]")
+        else:
+            entries.append(f"  {json.dumps(key)}: {json.dumps(content)}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def show(value: object) -> str:

@@ -94,6 +94,7 @@ class Strategy(abc.ABC):
         titles: What metrics of `learn`, `values` and `search` are called in pictures, with their unit, by
             name. Those that have none are called by name.
         trains_supernet: Whether a supernet is trained; may be a property, where an option decides.
+        then_trials: Whether `search` follows after the last epoch of the supernet; its rounds count on.
         journal: Set by the loop: lines that the strategy may write of each candidate, and finds again after
             the search was killed.
     """
@@ -106,6 +107,7 @@ class Strategy(abc.ABC):
     variables: Sequence[Any] = ()
     optimizers: Sequence[Any] = ()
     trains_supernet: bool = True
+    then_trials: bool = False
     journal: Journal | None = None
 
     @classmethod
@@ -185,7 +187,7 @@ class Strategy(abc.ABC):
         """
 
     def search(self, trials: Trials) -> Iterator[Mapping[str, float]]:
-        """The whole search of a strategy without a supernet.
+        """The whole search of a strategy without a supernet, or what follows the supernet (`then_trials`).
 
         What it does depends on the seed and on the outcomes of its trials alone, so that it ends the same
         however often it was killed.
@@ -241,7 +243,7 @@ class Strategy(abc.ABC):
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
 """All strategies by name."""
 
-BUILT_IN = ("gdas", "darts", "enas", "random", "race", "evolution")
+BUILT_IN = ("gdas", "darts", "enas", "random", "race", "evolution", "robust")
 """Modules of this package that register strategies. They are imported by name and at the end of this one,
 because they import it."""
 

@@ -65,10 +65,14 @@ class Controller:
             "start": (1, units),
             "operation_embedding": (len(self.operations), units),
             "operation_logits": (units, len(self.operations)),
-            "attention_state": (units, units),
-            "attention_output": (units, units),
-            "attention": (units, 1),
         }
+        self.attends = any(self._picks(node)[1] for node in range(space.nodes))
+        if self.attends:
+            shapes |= {
+                "attention_state": (units, units),
+                "attention_output": (units, units),
+                "attention": (units, 1),
+            }
         with tf.device("CPU:0"):  # what it decides is dispatched by the host
             self.weights = {
                 name: keras.Variable(
@@ -138,13 +142,18 @@ class _Writing:
         for _ in range(self.space.inputs):
             self._step(self.weights["start"].use())
             states.append(_Reused(tf.zeros([1, self.controller.units])))
-            keys.append(_Reused(self._output() @ self.weights["attention_state"].use()))
+            self._remember(keys)
         row = []
         for node in range(self.space.nodes):
             row.append(self._node(node, states, keys))
             states.append(_Reused(self._output()))
-            keys.append(_Reused(self._output() @ self.weights["attention_state"].use()))
+            self._remember(keys)
         return tf.concat(row, 0)
+
+    def _remember(self, keys: list[_Reused]) -> None:
+        """Add W1 a of the state that the LSTM has come to, if there is anything to choose by it."""
+        if self.controller.attends:
+            keys.append(_Reused(self._output() @ self.weights["attention_state"].use()))
 
     def _node(self, node: int, states: Sequence[_Reused], keys: Sequence[_Reused]) -> tf.Tensor:
         """int32 [inputs that the node may have]."""

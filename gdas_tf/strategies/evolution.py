@@ -131,6 +131,7 @@ class Evolution(ChoosingStrategy):
     """
 
     section = EvolutionConfig
+    name: ClassVar[str] = "evolution"
     titles: ClassVar[Mapping[str, str]] = {
         **ChoosingStrategy.titles,
         "candidate_loss": "Loss of a genotype on $D_V$",
@@ -155,8 +156,8 @@ class Evolution(ChoosingStrategy):
         ):
             if value > limit:
                 raise UsageError(
-                    f"evolution.{small}: found {value}; accepted are 1 to {limit}, as evolution.{large} is "
-                    f"{limit}"
+                    f"{self.name}.{small}: found {value}; accepted are 1 to {limit}, as "
+                    f"{self.name}.{large} is {limit}"
                 )
         self.fitness, self.size, self.sample, self.candidates = fitness, population, sample, candidates
         self.epochs, self.ahead, self.validation_images = epochs, ahead, validation_images

@@ -246,7 +246,7 @@ class GDAS(LogitsStrategy):
         return {**super().arrays(), **edges}
 
     def genotype(self, arrays: Mapping[str, np.ndarray], config: Config) -> Genotype:
-        """By the section `derive`; with the topology "derived" the edges of a node rank by their own logits."""
+        """By the section `derive`; with the topology "derived" the edges rank by their own logits."""
         if self.topology_name == "all":
             return super().genotype(arrays, config)
         from gdas_tf.strategies.derivation import derive

@@ -5,15 +5,15 @@ Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from gdas_tf.config.fields import Items, Metavar, Number, Text, Whole
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.strategies.base import STRATEGIES, Paths, Strategy, Task
+from gdas_tf.strategies.halving import TITLES, Halving, check_rising
 from gdas_tf.strategies.proposers import Candidate, candidates_of
 from gdas_tf.strategies.trial_fields import TrialFields, check_trials
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gdas_tf.config.config import Config
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.spaces.genotype import Genotype
-    from gdas_tf.training.trials import Outcome, Trials
+    from gdas_tf.training.trials import Trials
 
 
 class RaceConfig(TrialFields):
@@ -61,16 +61,7 @@ class Race(Strategy):
     """
 
     section = RaceConfig
-    titles: ClassVar[Mapping[str, str]] = {
-        "trial_epochs": "Epochs of a training",
-        "candidates": "Candidates of the rung",
-        "failed": "Candidates that failed",
-        "best_loss": "Loss of the best candidate on $D_V$",
-        "best_accuracy": "Accuracy of the best candidate on $D_V$",
-        "median_loss": "Loss of the middle candidate on $D_V$",
-        "random_loss": "Loss of the best random cell on $D_V$",
-        "random_accuracy": "Accuracy of the best random cell on $D_V$",
-    }
+    titles = TITLES
     derives = False
     trains_supernet = False
 
@@ -82,9 +73,7 @@ class Race(Strategy):
         **options: object,
     ) -> None:
         self.texts, self.epochs, self.keep = tuple(candidates), tuple(epochs), keep
-        if any(later <= earlier for earlier, later in zip(self.epochs, self.epochs[1:], strict=False)):
-            shown = ",".join(map(str, self.epochs))
-            raise UsageError(f"race.epochs: found {shown}; each rung has more epochs than the one before")
+        check_rising("race.epochs", self.epochs)
         self.best: Candidate | None = None
 
     @classmethod
@@ -108,22 +97,10 @@ class Race(Strategy):
         raise NotImplementedError("a race has no supernet")
 
     def search(self, trials: Trials) -> Iterator[Mapping[str, float]]:
-        running = self._line_up(trials)
-        for rung, epochs in enumerate(self.epochs):
-            outcomes = trials.run_all([candidate.genotype for candidate in running], epochs)
-            ranked = sorted(
-                zip(running, outcomes, strict=True), key=lambda pair: pair[1].loss
-            )  # stable: of equals the earlier one is before
-            self._write(rung, epochs, ranked)
-            self.best, first = ranked[0]
-            if math.isinf(first.loss):
-                raise RunError(
-                    f"race: all {len(ranked)} candidates failed in the rung of {epochs} epochs, the first "
-                    f"one because {first.failed}; lower race.learning_rate, or remove the files of "
-                    "search/trials to train them again"
-                )
-            yield _metrics(epochs, ranked)
-            running = self._go_on(running, [candidate for candidate, _ in ranked])
+        halving = Halving("race", self.epochs, self.keep, self.journal)
+        for values in halving.run(self._line_up(trials), trials):
+            self.best = halving.best
+            yield values
 
     def _line_up(self, trials: Trials) -> list[Candidate]:
         """The candidates; a race that goes on has those it began with, wherever they came from."""
@@ -139,30 +116,6 @@ class Race(Strategy):
             Candidate(label, Genotype.from_json(genotype), random)
             for label, genotype, random in trials.remember(read)
         ]
-
-    def _go_on(self, running: Sequence[Candidate], ranked: Sequence[Candidate]) -> list[Candidate]:
-        """Those of the next rung, in the order in which they lined up."""
-        chosen = list(ranked[: max(1, math.ceil(len(ranked) * self.keep - 1e-9))])
-        best_random = next((candidate for candidate in ranked if candidate.random), None)
-        if best_random is not None and best_random not in chosen:
-            chosen.append(best_random)
-        return [candidate for candidate in running if candidate in chosen]
-
-    def _write(self, rung: int, epochs: int, ranked: Sequence[tuple[Candidate, Outcome]]) -> None:
-        for candidate, outcome in ranked:
-            self.journal.add(
-                {
-                    "round": rung + 1,
-                    "epochs": epochs,
-                    "candidate": candidate.label,
-                    "genotype": candidate.genotype.to_text(),
-                    "random": candidate.random,
-                    "loss": outcome.loss if math.isfinite(outcome.loss) else None,
-                    "accuracy": outcome.accuracy,
-                    "parameters": outcome.parameters,
-                    "failed": outcome.failed,
-                }
-            )
 
     def arrays(self) -> Mapping[str, np.ndarray]:
         """`best`: the genotype that leads, as JSON text; empty before the first rung.
@@ -182,20 +135,6 @@ class Race(Strategy):
         if not text:
             raise UsageError("race: no rung is done yet; finish the search first")
         return Genotype.from_json(text)
-
-
-def _metrics(epochs: int, ranked: Sequence[tuple[Candidate, Outcome]]) -> dict[str, float]:
-    best = ranked[0][1]
-    values = {
-        "trial_epochs": epochs,
-        "candidates": len(ranked),
-        "failed": sum(outcome.failed is not None for _, outcome in ranked),
-        "best_loss": best.loss,
-        "best_accuracy": best.accuracy,
-        "median_loss": ranked[len(ranked) // 2][1].loss,
-    }
-    drawn = [outcome for candidate, outcome in ranked if candidate.random]
-    return values | ({"random_loss": drawn[0].loss, "random_accuracy": drawn[0].accuracy} if drawn else {})
 
 
 def _json(genotype: Genotype) -> str:

@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from gdas_tf.numerics.graph_constants import zeros
 from gdas_tf.operations.base import Operation, Shape, Update, candidate
+from gdas_tf.supernet.layers import add
 from gdas_tf.supernet.segments import Segments
 
 
@@ -130,6 +131,38 @@ def inference_branches(edge: EdgeShape) -> list[Any]:
         return _branch(run, inputs, edge, operation)
 
     return [branch(operation) for operation in range(len(edge.operations))]
+
+
+@functools.cache
+def mixture(edge: EdgeShape, operations: int, training: bool) -> Any:
+    """The weighted sum of the first operations as a function of its own, which a tape differentiates.
+
+    It is traced once for each shape of edge, as branches are: eight operations on each of a hundred edges, in
+    five passes, would take minutes before the first step.
+
+    Returns:
+        (x, weights [K], kernels [P], moving statistics [S]) -> (y, statistics of the batch [S]), which are
+        the moving ones where not `training`.
+    """
+
+    def run(x: tf.Tensor, weights: tf.Tensor, flat: tf.Tensor, statistics: tf.Tensor) -> Any:
+        terms, batches = [], []
+        for operation in range(operations):
+            kernels = edge.kernels(flat, operation)
+            if training:
+                y, _, batch = edge.candidate(operation).forward(x, kernels, edge.stride)
+                batches += [tf.reshape(value, [-1]) for value in tf.nest.flatten(batch)]
+            else:
+                moving = edge.segments.moving(statistics, operation)
+                y = edge.candidate(operation).inference(x, kernels, moving, edge.stride)
+            terms.append(tf.cast(weights[operation], y.dtype) * y)
+        return add(terms), tf.concat(batches, 0) if batches else statistics
+
+    weights = tf.TensorSpec([operations])
+    with tf.init_scope():  # as of `_branch`
+        return tf.function(run, autograph=False).get_concrete_function(
+            edge.x, weights, edge.weights, tf.TensorSpec([edge.segments.statistics])
+        )
 
 
 def _branch(

@@ -24,8 +24,8 @@ from gdas_tf.supernet.branches import (
     case,
     forward_branches,
     inference_branches,
+    mixture,
 )
-from gdas_tf.supernet.layers import add
 from gdas_tf.supernet.segments import Segments
 
 
@@ -153,21 +153,10 @@ class MixedOperation(keras.layers.Layer):
         Returns:
             The output, and in training the statistics of all candidates' batches [S].
         """
-        shape = self._edge(x)
         row = tf.convert_to_tensor(self.kernels.value)[edge]
-        terms, batches = [], []
-        for operation in range(len(self.operations)):
-            kernels = shape.kernels(row, operation)
-            if update is None:
-                moving = shape.segments.moving(self.statistics.value[edge], operation)
-                y = shape.candidate(operation).inference(x, kernels, moving, self.stride)
-            else:
-                y, _, batch = shape.candidate(operation).forward(x, kernels, self.stride)
-                batches += [tf.reshape(value, [-1]) for value in tf.nest.flatten(batch)]
-            terms.append(tf.cast(weights[operation], y.dtype) * y)
-        if update is None:
-            return add(terms), None
-        return add(terms), tf.concat(batches, 0) if batches else tf.zeros([0])
+        run = mixture(self._edge(x), len(self.operations), update is not None)
+        y, batch = run(x, weights, row, tf.convert_to_tensor(self.statistics.value)[edge])
+        return y, None if update is None else batch
 
     def update_all_statistics(self, batch: tf.Tensor) -> None:
         """Move the statistics of all operations by those of a batch [edges, S]."""

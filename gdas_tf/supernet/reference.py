@@ -95,7 +95,11 @@ def _candidate(name: str, x: tf.Tensor, kernels: Kernels, stride: int) -> tf.Ten
         pool = tf.nn.avg_pool2d if name.startswith("avg") else tf.nn.max_pool2d
         return _strided(pool(x, 3, 1, "SAME"), (stride, stride))
     if name.startswith(("conv", "nor_conv")):
-        return _norm(_convolution(tf.nn.relu(x), *kernels, (stride, stride)))
+        x = tf.nn.relu(x)
+        strides = [(stride, stride)] if len(kernels) == 1 else [(1, stride), (stride, 1)]
+        for kernel, each in zip(kernels, strides, strict=True):
+            x = _convolution(x, kernel, each)
+        return _norm(x)
     for depthwise, pointwise in zip(kernels[::2], kernels[1::2], strict=True):
         y = _depthwise(tf.nn.relu(x), depthwise, stride, 2 if name.startswith("dil") else 1)
         x, stride = _norm(_convolution(y, pointwise)), 1

@@ -21,6 +21,7 @@ from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.loss_scale import loss_scaled
 from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.runs.data_record import record_data
+from gdas_tf.runtime import graphs_as_written
 from gdas_tf.training.callbacks import Checkpoint, Divergence, MetricsLines
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class RetrainingModel(keras.Model):
     def call(self, images: tf.Tensor, training: bool | None = None) -> dict[str, tf.Tensor]:
         return self.network(images, training=training)
 
+    def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
+        with graphs_as_written():
+            return super().fit(*arguments, **options)
+
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         images, labels = data
         weights = self.network.trainable_variables
@@ -86,7 +91,7 @@ class RetrainingModel(keras.Model):
 def retrain(
     config: Config,
     data: DataSet,
-    genotype: Genotype,
+    genotype: Genotype | None,
     run: Run,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -105,7 +110,7 @@ def retrain(
     Args:
         config: configuration; `seed`, `data` (the augmentation) and `retrain` count here.
         data: the data set.
-        genotype: the cells.
+        genotype: the cells; None if the network is built of none.
         run: the run directory.
         resume: continue from the last checkpoint, if there is one.
         callbacks: Keras callbacks for `fit`.

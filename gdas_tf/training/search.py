@@ -83,15 +83,42 @@ def search(
     checkpoint = Checkpoint(run, "search", model.state, strategy.extra_state, strategy.restore)
     history = History(run, strategy.arrays)
     metrics = MetricsLines(run, "search", lambda epoch: strategy.values())
+    if not resume:
+        strategy.check(config, data)
+        shutil.rmtree(run.file("search/trials"), ignore_errors=True)
     record_data(run, "search", data)
     strategy.journal = Journal(run.file("search/candidates.jsonl"))
     done = checkpoint.begin(resume)
     strategy.journal.begin(resume)
-    metrics.begin(done)
     history.begin(done)
-    if done == settings.epochs:
-        return history.arrays()
+    if done < settings.epochs:
+        metrics.begin(done)
+        _train(model, data, config, halves, steps, done, [*callbacks, history, metrics, checkpoint])
+    if strategy.then_trials:
+        _go_through_rounds(strategy, config, data, run, history, settings.epochs)
+    return history.arrays()
 
+
+def _train(
+    model: SearchModel,
+    data: DataSet,
+    config: Config,
+    halves: tuple[np.ndarray, np.ndarray],
+    steps: int,
+    done: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """The epochs of the supernet that are still to do.
+
+    Args:
+        model, data, config: Of `search`.
+        halves: Positions of the images of D_T and of D_V.
+        steps: Steps of an epoch.
+        done: Epochs that are done.
+        callbacks: Those of the user, and those that write.
+    """
+    settings, strategy = config.search, model.strategy
+    batch_size = min(settings.batch_size, *map(len, halves))
     augmentation = Augmentation(
         padding=config.data.padding, flip=config.data.flip, cutout=settings.cutout, mean=data.mean
     )
@@ -111,14 +138,10 @@ def search(
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             StrategyEpochs(strategy, settings.epochs, validation),
-            *callbacks,
             Divergence("search", f"lower search.weight_learning_rate ({settings.weight_learning_rate:g})"),
-            history,
-            metrics,
-            checkpoint,
+            *callbacks,
         ],
     )
-    return history.arrays()
 
 
 def _search_without_supernet(
@@ -144,10 +167,29 @@ def _search_without_supernet(
     strategy.journal.begin(resume=False)
     history = History(run, strategy.arrays)
     history.begin(0)
-    lines = run.metrics("search")
+    _go_through_rounds(strategy, config, data, run, history, 0)
+    return history.arrays()
+
+
+def _go_through_rounds(
+    strategy: Strategy,
+    config: Config,
+    data: DataSet,
+    run: Run,
+    history: History,
+    before: int,
+) -> None:
+    """All rounds of `Strategy.search`.
+
+    Args:
+        strategy, config, data, run: Of the search.
+        history: Takes the arrays after each round.
+        before: Lines of metrics that stand before those of the rounds.
+    """
+    lines = run.metrics("search")  # those of a search that was killed
     with Trials(config, data, run) as trials:
         begun = time.perf_counter()
-        for number, values in enumerate(strategy.search(trials)):
+        for number, values in enumerate(strategy.search(trials), start=before):
             history.on_epoch_end(number)
             line = plain({"epoch": number + 1, **values})
             # A round that is done keeps its line, for the seconds in it; unless its outcome is another, as by
@@ -156,7 +198,6 @@ def _search_without_supernet(
                 run.truncate_metrics("search", number)
                 run.append_metrics("search", {**line, "seconds": round(time.perf_counter() - begun, 3)})
             begun = time.perf_counter()
-    return history.arrays()
 
 
 def build_search_model(config: Config, data: DataSet, strategy: Strategy | None = None) -> SearchModel:

@@ -238,3 +238,67 @@ def test_every_field_has_help_and_its_own_flag():
     assert len(flags) == len(set(flags)) > 50
     assert all(option.help for option in options())
     assert {"--search-epochs", "--retrain-channels", "--data", "--data-dir", "--seed"} <= set(flags)
+
+
+SIZES = ("search.cells", "search.channels", "retrain.cells", "retrain.channels")
+
+
+def _sizes(config: Config) -> tuple:
+    return tuple(config.get(path) for path in SIZES)
+
+
+def test_a_space_has_sizes_of_its_own():
+    paper = Config.preset("paper")
+    assert _sizes(paper) == (2, 16, 6, 36)
+    other = paper.override({"search.space": "nasbench201"})
+    assert _sizes(other) == (5, 16, 5, 16)
+    assert _sizes(other.override({"search.epochs": 3})) == (5, 16, 5, 16)
+    assert _sizes(other.override({"search.space": "darts"})) == (2, 16, 6, 36)
+    assert Config(search={"space": "nasbench201"}) == other
+    assert Config.from_dict(other.to_dict()) == other
+
+
+def test_what_the_user_or_a_preset_says_stands_before_what_the_space_says():
+    chosen = Config.preset("paper").override({"search.space": "nasbench201", "search.cells": 2})
+    assert _sizes(chosen) == (2, 16, 5, 16)
+    assert _sizes(Config.from_dict({"search": {"space": "nasbench201", "channels": 8}})) == (5, 8, 5, 16)
+    assert _sizes(Config.preset("quick").override({"search.space": "nasbench201"})) == (1, 16, 1, 12)
+
+
+def test_a_space_of_a_file_is_kept_in_the_configuration(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("operations: [conv_1x1, skip_connect]\nnodes: 3\nkeep: 3\nmacro: {channels: 7}\n")
+    config = Config.preset("paper").override({"search.space": str(path)})
+    assert (config.search.space, config.derive.ranks) == ("custom", (1, 2, 3))
+    assert config.search.definition["nodes"] == 3
+    assert _sizes(config) == (2, 7, 6, 7)
+    assert (config.space.name, config.space.nodes, config.space.inputs_per_node) == ("custom", 3, 3)
+    path.unlink()
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert Config.from_file(tmp_path / "config.yaml") == config
+    assert Config.from_dict(config.to_dict()) == config
+    back = config.override({"search.space": "darts"})
+    assert back == Config.preset("paper")
+    path.write_text("operations: [conv_1x1]\nnodes: 0\n")
+    with pytest.raises(UsageError, match=f"^search space {path}: nodes is 0; accepted"):
+        Config(search={"space": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"search.space": "custom"}, "search.space: custom is a space that a YAML file describes; name that"),
+        ({"search.space": "nasbench202"}, "or a YAML file that describes one; did you mean nasbench201"),
+        ({"search.definition": {"nodes": 1}}, "search.definition: it describes the space custom, and"),
+        (
+            {"search.space": "custom", "search.definition": {"nodes": 1}},
+            "search.definition: operations is missi",
+        ),
+        ({"search.space": "custom", "search.definition": "[1]"}, "search.definition: found"),
+        ({"search.definition": "a: ["}, "search.definition: not YAML"),
+    ],
+)
+def test_bad_spaces(values, message):
+    with pytest.raises(UsageError, match=message) as error:
+        Config.preset("paper").override(values)
+    assert "\n" not in str(error.value)

@@ -842,3 +842,20 @@ def test_evaluation_sees_every_image_once_in_order(digits: DataSet) -> None:
         np.concatenate([x for x, _ in batches]), digits.test.images.astype(np.float32) / np.float32(255)
     )
     assert eval_batches(digits.test, 100).element_spec[0].shape.as_list() == [None, 8, 8, 1]
+
+
+def test_some_of_the_training_images(tmp_path: Path) -> None:
+    labels = np.repeat([0, 1, 2], [600, 300, 100])
+    images = np.arange(1000, dtype=np.uint16).view(np.uint8).reshape(1000, 1, 2)
+    np.savez(tmp_path / "a.npz", images=np.tile(images, (1, 8, 4)), labels=labels)
+    path = tmp_path / "a.npz"
+    whole = load_dataset(path, seed=3)
+    part = load_dataset(path, train_images=80, seed=3)
+    assert np.bincount(part.train.labels).tolist() == [48, 24, 8]
+    assert set(part.train.hashes) < set(whole.train.hashes)
+    np.testing.assert_array_equal(part.test.images, whole.test.images)
+    np.testing.assert_array_equal(part.train.images, load_dataset(path, train_images=80, seed=3).train.images)
+    assert set(part.train.hashes) != set(load_dataset(path, train_images=80, seed=4).train.hashes)
+    assert len(load_dataset(path, train_images=5000, seed=3).train) == 800
+    with pytest.raises(UsageError, match="leave none of class 1; raise data.train_images"):
+        load_dataset(path, train_images=2, seed=3)

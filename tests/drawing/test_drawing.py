@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -23,9 +24,10 @@ from gdas_tf.drawing import cells, curves, style
 from gdas_tf.drawing.cells import draw_cell, draw_genotype
 from gdas_tf.drawing.curves import draw_retraining, draw_search
 from gdas_tf.drawing.layout import Item
+from gdas_tf.drawing.truth import draw_truth
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.operations.base import OPERATIONS
-from gdas_tf.spaces.base import OPERATION_SETS, SearchSpace
+from gdas_tf.spaces.base import OPERATION_SETS, SPACES, SearchSpace
 from gdas_tf.spaces.genotype import GENOTYPES, Genotype, random_genotype
 
 OPERATION_COLORS = {name: OPERATIONS.get(name).color for name in OPERATIONS}
@@ -41,7 +43,10 @@ def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def _parts(genotype: Genotype, cell: str) -> tuple:
     """What `draw_cell` draws: parts, links and their layout."""
     nodes = genotype.cells.get(cell)
-    parts, links = cells._fixed_parts() if nodes is None else cells._searched_parts(nodes)
+    if nodes is None:
+        parts, links = cells._fixed_parts()
+    else:
+        parts, links = cells._searched_parts(nodes, given=genotype.given(cell == "reduction"))
     return parts, links, cells._place_parts(parts, links)
 
 
@@ -238,8 +243,8 @@ def test_draw_search(epochs: int, cells: tuple[str, ...], tmp_path: Path):
     metrics, logits = _search(epochs, space, cells)
     draw_search(metrics, logits, space, tmp_path / "search.png")
     # The legend alone makes 0.0001.
-    for name, color in OPERATION_COLORS.items():
-        assert _share(tmp_path / "search.png", color) > 0.0005, name
+    for name in space.operations:
+        assert _share(tmp_path / "search.png", OPERATION_COLORS[name]) > 0.0005, name
 
 
 def test_shares_are_those_of_the_logits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -259,6 +264,37 @@ def test_what_is_missing_in_the_metrics_is_left_out(tmp_path: Path):
     draw_retraining([{"epoch": 1, "loss": None}, {"epoch": 2, "loss": 1.0}], tmp_path / "retraining.png")
     assert _colors(tmp_path / "search.png") > 50
     assert _colors(tmp_path / "retraining.png") > 50
+
+
+def _titles_and_curves(monkeypatch, metrics, logits, space, path: Path) -> dict[str, list[str]]:
+    drawn = {}
+    monkeypatch.setattr(
+        curves, "_add_curves", lambda axes, rows, keys, title, *_: drawn.update({title: [*keys]})
+    )
+    draw_search(metrics, logits, space, path)
+    return drawn
+
+
+def test_a_search_without_a_temperature_has_no_panel_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    metrics, logits = _search(2, SearchSpace(), ("normal",))
+    path = tmp_path / "search.svg"
+    assert "Temperature" in _titles_and_curves(monkeypatch, metrics, logits, SearchSpace(), path)
+    for row in metrics:
+        del row["temperature"]
+        row["normal_edges_entropy"] = 1.0
+    found = _titles_and_curves(monkeypatch, metrics, logits, SearchSpace(), path)
+    assert [*found] == ["Accuracy", "Loss", "Entropy of an edge (nats)"]
+    assert found["Entropy of an edge (nats)"] == ["normal_entropy", "normal_edges_entropy"]
+
+
+def test_what_is_excluded_does_not_count_in_the_largest_entropy(monkeypatch, tmp_path: Path):
+    space = SearchSpace()
+    metrics, logits = _search(2, space, ("normal",))
+    logits["normal"][..., 0] = -1e9
+    heights = []
+    monkeypatch.setattr(curves.Axes, "axhline", lambda axes, height, **_: heights.append(height))
+    draw_search(metrics, logits, space, tmp_path / "search.svg")
+    assert heights == [math.log(len(space.operations) - 1)]
 
 
 def test_a_search_and_its_logits_may_differ_by_an_epoch(tmp_path: Path):
@@ -307,8 +343,10 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
 
 def test_colours_stay_apart_for_colour_blind_readers():
     """Distances in Oklab (Ottosson 2020), times 100, with the matrices of Machado et al. 2009."""
-    names = OPERATION_SETS["gdas-12"]  # the first eight are the paper's
-    assert set(names) == set(OPERATIONS)
+    first = OPERATION_SETS["gdas-12"]  # the first eight are the paper's
+    # (`nor_conv` is `conv` by another name, and of its colour.)
+    others = (name for name in OPERATIONS if name not in first and not name.startswith("nor_conv"))
+    names = (*first, *others)
     linear = np.array([_linear(OPERATION_COLORS[name]) for name in names])
     visions = {
         "normal": np.eye(3),
@@ -330,7 +368,7 @@ def test_colours_stay_apart_for_colour_blind_readers():
     }
     for name, matrix in visions.items():
         lab = _oklab(np.clip(linear @ np.array(matrix).T, 0.0, 1.0))
-        for count, least in ((8, 10.0), (12, 7.5)):
+        for count, least in ((8, 10.0), (len(names), 7.5)):
             for a, b in itertools.combinations(range(count), 2):
                 distance = 100 * np.linalg.norm(lab[a] - lab[b])
                 assert distance > least, (name, names[a], names[b])
@@ -387,8 +425,23 @@ def test_cells_of_one_input_that_give_their_last_node(tmp_path: Path, reduction:
     )
     for cell in ("normal", "reduction"):
         draw_cell(genotype, cell, tmp_path / f"{cell}.svg")
-    parts, links = cells._searched_parts(genotype.normal, 1, "last")
+    parts, links = cells._searched_parts(genotype.normal, 1, genotype.given())
     assert [part.text for part in parts[:3]] == ["$c_{k{-}1}$", "$0$", "$1$"]
     assert [link.source for link in links if link.target == len(parts) - 1] == [2]
     parts, links = cells._fixed_parts(1)
     assert sum(link.target == len(parts) - 1 for link in links) == 2
+
+
+def test_the_residual_block_is_drawn_in_place_of_a_reduction_cell(tmp_path: Path) -> None:
+    genotype = random_genotype(SPACES.get("nasbench201"), 1)
+    draw_cell(genotype, "reduction", tmp_path / "reduction.svg")
+    drawn = (tmp_path / "reduction.svg").read_text()
+    assert "residual block" in drawn and "avg_pool_2x2" in drawn and "conv_1x3" not in drawn
+    draw_cell(dataclasses.replace(genotype, between="frc"), "reduction", tmp_path / "fixed.svg")
+    assert "conv_1x3" in (tmp_path / "fixed.svg").read_text()
+
+
+@pytest.mark.parametrize("accuracies", [[90.0], [90.0, None, 93.5], [None, None], list(range(40, 90))])
+def test_the_true_accuracy_of_each_epoch(accuracies: list[float | None], tmp_path: Path) -> None:
+    draw_truth(accuracies, 94.4, "c10_test", tmp_path / "truth.png")
+    assert _colors(tmp_path / "truth.png") > 10

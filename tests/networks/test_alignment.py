@@ -89,7 +89,9 @@ def operation(x: tf.Tensor, name: str, stride: int, w: Weights) -> tf.Tensor:
         return x if stride == 1 else factorized(x, w)
     if "pool" in name:
         return torch_pool(x, name[:3], stride)
-    if name.startswith("conv"):
+    if name in ("conv_3x1_1x3", "conv_7x1_1x7"):
+        return w.norm(w.conv(w.conv(tf.nn.relu(x), (1, stride)), (stride, 1)))
+    if name.startswith(("conv", "nor_conv")):
         return w.norm(w.conv(tf.nn.relu(x), stride))
     if name.startswith("dil"):
         return w.norm(w.conv(w.depthwise(tf.nn.relu(x), stride, 2)))

@@ -78,7 +78,8 @@ def test_gradients_are_those_of_automatic_differentiation(
     operation = candidate(name, pool_norm)
     if pool_norm and operation is candidate(name):
         pytest.skip("not a pooling")
-    assert type(operation).backward is not Operation.backward
+    if type(operation).backward is Operation.backward:
+        pytest.skip("its gradient is that of automatic differentiation")
     random = tf.random.Generator.from_seed(5)
     x = random.normal((3, size, size, CHANNELS))
     kernels = [random.normal(shape) for shape in operation.kernel_shapes(CHANNELS, stride)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gdas_tf.errors import UsageError
-from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces.base import SPACES, SearchSpace
 from gdas_tf.spaces.genotype import Edge, Genotype
 from gdas_tf.strategies.derivation import derive
 
@@ -276,7 +276,7 @@ ALL_EDGES = SearchSpace(TWO_NODES.operations, 2, name="mine", inputs=1, keep="al
 def test_a_space_that_keeps_all_edges():
     rows = [PROBABILITIES[0], PROBABILITIES[3], PROBABILITIES[2]]
     genotype = derive(_logits(rows), None, ALL_EDGES, (3, 4), rule="pairs")
-    assert genotype.to_text() == "inputs=1 output=last normal=skip@0/max3@0+sep3@1 reduction=fixed"
+    assert genotype.to_text() == "inputs=1 output=last space=mine normal=skip@0/max3@0+sep3@1 reduction=fixed"
     genotype.check_fits(ALL_EDGES)
     assert derive(_logits(rows), _logits(rows), ALL_EDGES, keep_none=True).reduction[1][0].operation == "none"
 
@@ -284,7 +284,7 @@ def test_a_space_that_keeps_all_edges():
 def test_cells_of_one_input_keep_the_best_edges():
     space = dataclasses.replace(ALL_EDGES, keep="best", inputs_per_node=1)
     rows = [PROBABILITIES[0], PROBABILITIES[3], PROBABILITIES[2]]
-    assert derive(_logits(rows), None, space, (1,)).to_text().split()[2] == "normal=skip@0/sep3@1"
+    assert derive(_logits(rows), None, space, (1,)).to_text().split()[-2] == "normal=skip@0/sep3@1"
     with pytest.raises(UsageError, match="ranks: found 3; accepted are 1 to 2"):
         derive(_logits(rows), None, space, (3,))
 
@@ -294,3 +294,13 @@ def test_a_space_without_a_reduction_cell():
     assert derive(_logits(PROBABILITIES), None, space).reduction is None
     with pytest.raises(UsageError, match="reduction logits: the search space mine has no reduction cell"):
         derive(_logits(PROBABILITIES), _logits(PROBABILITIES), space)
+
+
+def test_none_is_an_operation_like_the_others_where_the_space_says_so():
+    space = SPACES.get("nasbench201")
+    logits = np.zeros((6, 5))
+    logits[:, 1], logits[2, 0], logits[5, 3] = 1.0, 2.0, 3.0
+    cell = "|skip_connect~0|+|skip_connect~0|none~1|+|skip_connect~0|skip_connect~1|nor_conv_3x3~2|"
+    assert derive(logits, None, space).to_text() == cell
+    without = derive(logits, None, dataclasses.replace(space, with_none=False))
+    assert without.normal[1][1].operation == "skip_connect"

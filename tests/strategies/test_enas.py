@@ -103,9 +103,8 @@ def test_the_step_is_that_of_reinforce() -> None:
     assert float(strategy.baseline) == pytest.approx(baseline, rel=1e-6)
     for start, gradient, variable in zip(before, gradients, strategy.controller.variables, strict=True):
         g = gradient * (reward - baseline)
-        expected = start - 0.1 * g / (np.abs(g) + 1e-8)  # Adam's first step
-        large = np.abs(g) > 1e-6  # where float32 and epsilon do not matter
-        np.testing.assert_allclose(variable.numpy()[large], expected[large], rtol=1e-3, atol=1e-4)
+        expected = start - 0.1 * g / (np.abs(g) + 1e-8 / math.sqrt(0.001))  # Adam's first step
+        np.testing.assert_allclose(variable.numpy(), expected, atol=1e-4)
 
 
 def test_samples_depend_on_seed_and_number_alone() -> None:
@@ -165,20 +164,22 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(phase: dict, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "options",
-    [["--search-nodes", "2"], ["--search-space", "nasbench201", "--enas-controller-steps", "3"]],
-    ids=["darts", "nasbench201"],
+    [
+        ["--search-nodes", "2"],
+        ["--search-nodes", "2", "--search-reduction", "fixed"],
+        ["--search-space", "nasbench201", "--enas-controller-steps", "3"],
+    ],
+    ids=["darts", "fixed reduction", "nasbench201"],
 )
-@pytest.mark.parametrize("fixed", [False, True], ids=["searched", "fixed"])
-def test_from_the_command_line(options: list[str], fixed: bool, tmp_path: Path, monkeypatch) -> None:
+def test_from_the_command_line(options: list[str], tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     noise("noise.npz")
-    options = [*options, *(["--search-reduction", "fixed"] if fixed else [])]
-    options += ["--search-strategy", "enas", "--enas-candidates", "3", "--enas-units", "8"]
+    options = [*options, "--search-strategy", "enas", "--enas-candidates", "3", "--enas-units", "8"]
     assert main(["run", "run", *options, *TINY]) == 0
     lines = [json.loads(line) for line in Path("run/search/candidates.jsonl").read_text().splitlines()]
     best = min(lines, key=lambda line: line["loss"])
     genotype = Genotype.load("run/genotype.json")
     assert genotype.to_text() == best["genotype"]
-    assert (genotype.reduction is None) == (fixed or "nasbench201" in options)
+    assert (genotype.reduction is None) == ("--search-nodes" not in options or "fixed" in options)
     assert "onnx" in json.loads(Path("run/export/verification.json").read_text())["formats"]
     assert Path("run/pictures/search.png").stat().st_size > 1000

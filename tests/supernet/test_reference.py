@@ -30,11 +30,15 @@ apart by 1e-3. The seeds are such that none does.
 SMALL = ("skip_connect", "sep_conv_3x3", "dil_conv_3x3", "avg_pool_3x3", "max_pool_3x3")
 POOLS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1")
 
+ASYMMETRIC = ("conv_7x1_1x7", "skip_connect", "sep_conv_7x7", "conv_3x1_1x3")
+"""Operations of NASNet, AmoebaNet and SETN, of which some have the default gradient."""
+
 MIXED = [
     (SearchSpace(SMALL, nodes=2), (8, 8), {}),
     (SearchSpace.named("gdas-12", nodes=2), (9, 10), {}),
     (SearchSpace(POOLS, 2, name="mine", inputs=1, keep="all", output="last"), (9, 10), {"pool_norm": True}),
     (SPACES.get("nasbench201"), (8, 8), {}),
+    (SearchSpace(ASYMMETRIC, nodes=2), (9, 10), {}),
 ]
 
 SEEDS = (0, 8)
@@ -134,6 +138,12 @@ def test_batch_norm_after_pooling(size: tuple[int, int]) -> None:
     assert _worst(differences) < (BOUND, "")
 
 
+@pytest.mark.parametrize("size", [(8, 8), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_operations_of_other_published_spaces(size: tuple[int, int]) -> None:
+    differences = _differences(_supernet(SearchSpace(ASYMMETRIC), size), size, 1, ("weights", "architecture"))
+    assert _worst(differences) < (BOUND, "")
+
+
 def test_a_sample_for_every_cell() -> None:
     net = _supernet(SearchSpace(SMALL, nodes=2))
     differences = _differences(net, (8, 8), 1, ("weights", "architecture"), per_cell=True)
@@ -191,7 +201,10 @@ def test_residual_blocks_between_cells_that_preprocess(inputs: int) -> None:
     assert _worst(differences) < (BOUND, "")
 
 
-@pytest.mark.parametrize("case", MIXED, ids=["8x8", "9x10", "one input, pool norm", "nasbench201"])
+NAMES = ["8x8", "9x10", "one input, pool norm", "nasbench201", "asymmetric"]
+
+
+@pytest.mark.parametrize("case", MIXED, ids=NAMES)
 def test_mixtures_of_all_operations(case: tuple[SearchSpace, tuple[int, int], dict[str, Any]]) -> None:
     space, size, options = case
     net = _supernet(space, size, **options)

@@ -1,0 +1,317 @@
+"""Everything that the report of a study says, as plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gdas_tf.errors import RunError
+from gdas_tf.files import read_json
+from gdas_tf.pipeline.certainty import how_certain
+from gdas_tf.runs.run import Run
+from gdas_tf.spaces.genotype import Genotype
+from gdas_tf.strategies.alarm import weightless
+from gdas_tf.studies import sentences
+from gdas_tf.studies.agreement import agreement
+from gdas_tf.studies.checklist import checklist
+from gdas_tf.studies.folder import StudyFolder
+from gdas_tf.studies.grid import FEWEST, Cell, Study, cells
+from gdas_tf.studies.plan import what_it_sees
+from gdas_tf.studies.statistics import against_best, best_of, compare, detectable, holm, summarize
+
+PUBLISHED = Path(__file__).with_name("published.json")
+
+
+def analyse(folder: StudyFolder, failed: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what a study has found.
+
+    Args:
+        folder: of the study.
+        failed: the runs that failed, with the reasons.
+
+    Raises:
+        RunError: an arm has less than two measured runs.
+    """
+    study = folder.study()
+    latency = folder.latency()
+    runs = [_run(folder, study, cell, latency) for cell in cells(study) if folder.measured(cell) is not None]
+    by_arm = {arm: [run for run in runs if run["arm"] == arm] for arm in study.arms}
+    for arm, found in by_arm.items():
+        if len(found) < FEWEST:
+            reason = next((failed[name] for name in failed), "they are not done yet")
+            raise RunError(
+                f"study {folder.path}: arm {arm} has {len(found)} of {study.runs(arm)} runs; at least "
+                f"{FEWEST} are needed for a report ({reason})"
+            )
+    comparisons = _comparisons(study, by_arm)
+    hard = _hard(study, by_arm)
+    result: dict[str, Any] = {
+        "study": {"name": study.name, "about": study.about, "seed": study.seed},
+        "verdict": sentences.sentence(study, comparisons[0]) if comparisons else _best_arm(by_arm),
+        "hard_verdict": sentences.hard_sentence(study, hard[0]) if hard else None,
+        "sees": what_it_sees(study),
+        "plan": folder.plan(),
+        "arms": [_arm(study, arm, found) for arm, found in by_arm.items()],
+        "comparisons": comparisons,
+        "against_best": hard,
+        "runs": runs,
+        "failed": dict(failed),
+        "published": _published(study, runs, by_arm),
+        "changed_from_preset": _settings(study),
+    }
+    result["surroundings"] = _surroundings(folder, study)
+    result["checklist"] = checklist(study, result)
+    return result
+
+
+def _run(folder: StudyFolder, study: Study, cell: Cell, latency: Mapping[str, float]) -> dict[str, Any]:
+    """What there is to say of one run."""
+    path = folder.run_path(cell)
+    run, measured = Run.open(path), folder.measured(cell)
+    genotype = Genotype.load(run.file("genotype.json"))
+    searching = [] if cell.random else run.metrics("search")
+    training = run.metrics("retrain")
+    result = {
+        "name": cell.name,
+        "arm": cell.arm,
+        "random": cell.random,
+        "seed": cell.config.seed,
+        "genotype": genotype.to_text(),
+        "search_of": cell.search_of,
+        "accuracy": 100.0 * measured["accuracy"],
+        "halves": [100.0 * value for value in measured["halves"]],
+        **{
+            key: measured[key] for key in ("images", "loss", "parameters", "multiply_adds", "own_test_images")
+        },
+        **{key: measured[key] for key in ("data", "image_shape", "classes", "training_images")},
+        "latency_ms": latency.get(cell.name),
+        "search_seconds": sum(line["seconds"] for line in searching),
+        "training_seconds": sum(line["seconds"] for line in training),
+        "weightless": weightless(genotype.normal) / sum(map(len, genotype.normal)),
+        "warnings": [],
+        "none_best": None,
+        "coin_flips": None,
+    }
+    if not cell.random:
+        certain = how_certain(run.file("search/logits.npz"), run.config, genotype)
+        result["warnings"] = certain["warnings"]
+        if edges := certain["edges"].get("normal"):
+            kept = [edge for edge in edges if edge["kept"]]
+            result["none_best"] = sum(edge["none_is_best"] for edge in edges) / len(edges)
+            result["coin_flips"] = sum(edge["coin_flip"] for edge in kept) / len(kept)
+    return result
+
+
+def _arm(study: Study, arm: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A row of the table of methods."""
+    config, random = study.arm_config(arm), study.arms[arm].cells == "random"
+    errors = [100.0 - run["accuracy"] for run in runs]
+    genotypes = [Genotype.from_text(run["genotype"]) for run in runs]
+    agreements = {}
+    if not random:
+        for kind in ("normal", "reduction"):
+            found = agreement(genotypes, config.space, kind, study.seed)
+            if found is not None:
+                agreements[kind] = dataclasses.asdict(found)
+    return {
+        "name": arm,
+        "cells": study.arms[arm].cells,
+        "changes": study.arms[arm].changes,
+        "runs": len(runs),
+        "error": dataclasses.asdict(summarize(errors)),
+        "best_error": min(errors),
+        **{
+            key: _mean([run[key] for run in runs])
+            for key in ("parameters", "multiply_adds", "latency_ms", "search_seconds", "training_seconds")
+        },
+        **{key: _mean([run[key] for run in runs]) for key in ("weightless", "none_best", "coin_flips")},
+        "warned": sum(bool(run["warnings"]) for run in runs),
+        "agreement": agreements,
+    }
+
+
+def _comparisons(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The answers to the questions of a study, in points of accuracy."""
+    result = []
+    for first, second in study.pairs():
+        shared = _shared(by_arm[first], by_arm[second])
+        if shared:  # two genotypes of one search are no independent samples
+            a, b = zip(*shared, strict=True)
+        else:
+            a, b = ([run["accuracy"] for run in by_arm[arm]] for arm in (first, second))
+        found = compare(a, b, study.seed, paired=bool(shared))
+        result.append(
+            {
+                "first": first,
+                "second": second,
+                "n": [len(a), len(b)],
+                **dataclasses.asdict(found),
+                "detectable": detectable(len(a), len(b)),
+                "of": len(study.pairs()),
+            }
+        )
+    corrected = holm([found["welch"] for found in result])
+    for found, p in zip(result, corrected, strict=True):
+        found["p"] = p
+        found["sentence"] = sentences.sentence(study, found)
+    return result
+
+
+def _shared(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
+) -> list[tuple[float, float]]:
+    """Pairs of accuracies of runs that share a search; empty where not two do."""
+    by_search = {run["search_of"] or run["name"]: run["accuracy"] for run in first if not run["random"]}
+    pairs = [
+        (by_search[key], run["accuracy"])
+        for run in second
+        if not run["random"] and (key := run["search_of"] or run["name"]) in by_search
+    ]
+    return pairs if len(pairs) >= FEWEST else []
+
+
+def _hard(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Every search against the best of as many random cells as the same compute buys.
+
+    The best random cell is chosen by the accuracy on one half of the test images, and what counts is its
+    accuracy on the other half; both ways, and the mean of them. So the images that choose are never those
+    that are reported.
+    """
+    result = []
+    pairs = [pair for pair in study.pairs() if study.arms[pair[1]].cells == "random"]
+    for first, second in [pair for pair in pairs if study.arms[pair[0]].cells == "searched"]:
+        found, random = by_arm[first], by_arm[second]
+        of_search = _mean([run["search_seconds"] for run in found]) or 0.0
+        of_training = _mean([run["training_seconds"] for run in found]) or 0.0
+        of_random = _mean([run["training_seconds"] for run in random]) or math.inf
+        draws = max(1, math.floor((of_search + of_training) / of_random))
+        both = []
+        for chooses, counts in ((0, 1), (1, 0)):
+            values, keys = ([run["halves"][half] for run in random] for half in (counts, chooses))
+            accuracies = [run["halves"][counts] for run in found]
+            both.append(against_best(accuracies, values, draws, keys, study.seed))
+        result.append(
+            {
+                "first": first,
+                "second": second,
+                "draws": draws,
+                "of": len(random),
+                "search_seconds": of_search,
+                "training_seconds": of_training,
+                "random_seconds": of_random,
+                "difference": float(np.mean([difference for difference, _ in both])),
+                # Both halves see the same networks: the mean of the limits, not a narrower interval.
+                "interval": [float(np.mean([interval[end] for _, interval in both])) for end in (0, 1)],
+            }
+        )
+        result[-1]["sentence"] = sentences.hard_sentence(study, result[-1])
+    return result
+
+
+def incumbents(result: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Returns by arm the expected best accuracy after 1, 2, … runs, against their seconds of compute.
+
+    As in `best_of` the order of the runs is random; the best is chosen by one half of the test images, and
+    its accuracy counted on the other.
+    """
+    curves = {}
+    for arm in result["arms"]:
+        runs = [run for run in result["runs"] if run["arm"] == arm["name"]]
+        each = arm["search_seconds"] + arm["training_seconds"]
+        curve = []
+        for draws in range(1, len(runs) + 1):
+            values = [
+                best_of(
+                    [run["halves"][1 - half] for run in runs], draws, [run["halves"][half] for run in runs]
+                )
+                for half in (0, 1)
+            ]
+            curve.append((draws * each, float(np.mean(values))))
+        curves[arm["name"]] = curve
+    return curves
+
+
+def _published(
+    study: Study, runs: Sequence[Mapping[str, Any]], by_arm: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """Published figures, ours beside them where data and size agree, and else why they do not."""
+    facts = read_json(PUBLISHED)
+    config, run = study.base(), runs[0]
+    differ = []
+    if run["data"] != facts["data"]:
+        differ.append(f"the data are {run['data']}")
+    elif run["training_images"] != facts["training_images"]:
+        differ.append(f"there are {run['training_images']:,} training images")
+    if list(run["image_shape"][:2]) != facts["image_size"]:
+        differ.append(f"the images have {run['image_shape'][0]}x{run['image_shape'][1]} pixels")
+    for field, wanted in facts["retrain"].items():
+        value = config.get(f"retrain.{field}")
+        if value not in wanted:
+            differ.append(f"retrain.{field} is {value}")
+    rows = []
+    for row in facts["rows"]:
+        ours = None
+        for arm, found in by_arm.items():
+            settings = study.arm_config(arm)
+            alike = study.arms[arm].cells == row["cells"] and settings.search.reduction == row["reduction"]
+            if (
+                not differ
+                and alike
+                and (row["cells"] == "random" or list(settings.derive.ranks) == row["ranks"])
+            ):
+                ours = {"arm": arm, "error": _mean([100.0 - one["accuracy"] for one in found])}
+        rows.append({**row, "ours": ours})
+    return {"comparable": not differ, "because": differ, "rows": rows, "sources": facts["sources"]}
+
+
+def _best_arm(by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    means = {arm: _mean([run["accuracy"] for run in runs]) for arm, runs in by_arm.items()}
+    best = max(means, key=means.get)
+    return f"Nothing was asked to be compared; “{best}” had the best mean accuracy, {means[best]:.2f} %."
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    from gdas_tf.config.config import Config, differences
+
+    paper = Config.preset("paper").to_dict()
+    found = {name: now for name, _, now in differences(paper, study.base().to_dict())}
+    found.pop("seed", None)
+    return found
+
+
+def _surroundings(folder: StudyFolder, study: Study) -> dict[str, Any]:
+    """Machines, versions, load and order of the runs: what may confound a comparison."""
+    machines, versions, loads, order, seconds = [], [], [], [], 0.0
+    for cell in cells(study):
+        path = folder.run_path(cell) / "versions.json"
+        if path.is_file():
+            found = read_json(path)
+            machine = found.pop("machine", {})
+            text = f"{machine.get('processor')}, {machine.get('cores')} cores, {machine.get('system')}"
+            machines.append(text)
+            versions.append(
+                {key: found.get(key) for key in ("python", "tensorflow", "keras", "numpy", "gdas-tf")}
+            )
+        outcome = folder.outcome(cell.name)
+        if outcome is not None:
+            loads.append(outcome.get("load"))
+            seconds += outcome.get("seconds") or 0.0
+            order.append((folder.outcome_path(cell.name).stat().st_mtime, cell.name))
+    known = [load for load in loads if load is not None]
+    return {
+        "machines": list(dict.fromkeys(machines)),
+        "versions": [dict(pairs) for pairs in dict.fromkeys(tuple(each.items()) for each in versions)],
+        "load": [min(known), max(known)] if known else None,
+        "order": [name for _, name in sorted(order)],
+        "process_seconds": seconds,
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

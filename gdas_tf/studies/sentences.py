@@ -1,0 +1,69 @@
+"""What a study has found, as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gdas_tf.studies.grid import Study
+from gdas_tf.studies.statistics import ALPHA
+
+
+def label(study: Study, arm: str) -> str:
+    """Returns what to call an arm in a sentence."""
+    random = [name for name, each in study.arms.items() if each.cells == "random"]
+    if random == [arm]:
+        return "the mean random cell"
+    return "the search" if arm == "search" else f"“{arm}”"
+
+
+def sentence(study: Study, found: Mapping[str, Any]) -> str:
+    """Returns the answer to a question: what differs from what, and by how much, or that nothing shows."""
+    first, second = label(study, found["first"]), label(study, found["second"])
+    points = found["difference"]
+    numbers = brackets(found)
+    random = study.arms[found["second"]].cells == "random"
+    if found["p"] < ALPHA:
+        verb = ("beat" if points > 0 else "was worse than") if random else "was better than"
+        if points < 0 and not random:
+            first, second = second, first
+        return f"{_capital(first)} {verb} {second} by {abs(points):.2f} points ({numbers})."
+    if random:
+        claim = f"No evidence that {first} beats {second}"
+        how = f"it was {abs(points):.2f} points {'better' if points >= 0 else 'worse'}"
+    else:
+        claim = f"No evidence that {first} and {second} differ"
+        how = f"{first} was {abs(points):.2f} points {'better' if points >= 0 else 'worse'}"
+    return f"{claim}: {how} ({numbers})."
+
+
+def brackets(found: Mapping[str, Any]) -> str:
+    """Returns interval, p and numbers of a comparison."""
+    low, high = found["interval"]
+    corrected = f" after Holm's correction for {found['of']} comparisons" if found["of"] > 1 else ""
+    n = f"n = {found['n'][0]} pairs" if found["paired"] else f"n = {found['n'][0]} and {found['n'][1]}"
+    return f"95 % interval {low:.2f} to {high:.2f}, {probability(found['p'])}{corrected}, {n}"
+
+
+def hard_sentence(study: Study, found: Mapping[str, Any]) -> str:
+    """Returns how a search stands against the best of as many random cells as the same compute buys."""
+    first, points, (low, high) = label(study, found["first"]), found["difference"], found["interval"]
+    cells = f"the best of {found['draws']} random cells" if found["draws"] > 1 else "a single random cell"
+    how = f"{abs(points):.2f} points {'better' if points >= 0 else 'worse'}"
+    numbers = f"95 % interval {low:.2f} to {high:.2f} by bootstrap"
+    if low > 0:
+        verdict = f"{first} beat it"
+    elif high < 0:
+        verdict = f"{first} is beaten"
+    else:
+        verdict = f"no evidence that {first} beats it"
+    return f"Against {cells}, which the same compute buys: {verdict}; it was {how} ({numbers})."
+
+
+def probability(p: float) -> str:
+    """Returns `p = 0.004`, or `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,286 @@
+"""The program of one process of a study: one or several of its runs, or a part of them.
+
+    python -P -m gdas_tf.studies.work TASK STUDY_FOLDER PHASE [NAME …]
+
+It writes how it ended to `tasks/TASK.json`. It ends when the process that started it does: that holds a pipe
+to its stdin, which the system closes however that process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gdas_tf import pipeline
+from gdas_tf.config.config import Config
+from gdas_tf.errors import RunError, UsageError
+from gdas_tf.files import TEMPORARY, atomic_path, is_run_directory, write_json
+from gdas_tf.runs.run import Run
+from gdas_tf.spaces.genotype import Genotype, random_genotype
+from gdas_tf.studies.folder import StudyFolder
+from gdas_tf.studies.grid import Cell, cells
+
+_TIMED_STEPS = 8
+_PATIENCE = 60.0  # seconds for a process that is about to end to let go of a run directory
+
+
+def train(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
+    """Does a run up to its trained network; what is done of it already is not done again."""
+    for cell in _chosen(folder, names):
+        with _job(folder, cell) as job:
+            # A random cell stays what was drawn: the genotype is in the run directory from the first on.
+            if cell.random:
+                if not job.run.file("genotype.json").exists():
+                    pipeline.set_genotype(job.run, draw(cell.config))
+            elif not job.run.file("genotype.json").exists() or not job.run.begun("retrain"):
+                _take_search(folder, cell)
+                pipeline.run_search(job)
+                pipeline.run_derivation(job)
+            pipeline.run_retraining(job)
+    return {}
+
+
+def measure(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
+    """Evaluates trained networks on the test images, once each, and writes their ONNX files."""
+    from gdas_tf.costs.flops import multiply_adds
+    from gdas_tf.training.retraining import evaluate
+
+    problems = {}
+    for cell in _chosen(folder, names):
+        if folder.measured(cell) is not None:
+            continue
+        with _job(folder, cell) as job:
+            whole = pipeline.run_evaluation(job)
+            model, data = pipeline.load_model(job.run.file("model.keras")), job.data
+            even = dataclasses.replace(data, test=data.test.take(_every_other(whole["images"])))
+            half = evaluate(model, even, cell.config.retrain.batch_size)
+            rest = whole["images"] - half["images"]
+            other = (whole["accuracy"] * whole["images"] - half["accuracy"] * half["images"]) / max(rest, 1)
+            found = {name: whole[name] for name in ("accuracy", "loss", "images", "parameters")}
+            found |= {
+                "halves": [half["accuracy"], other],
+                "own_test_images": data.draw is not None,
+                "image_shape": data.image_shape,
+                "classes": data.classes,
+                "data": data.name,
+                "training_images": len(data.train),
+                "multiply_adds": multiply_adds(model),
+            }
+            try:
+                pipeline.run_export(job)
+            except RunError as error:  # the accuracy stands
+                problems[cell.name] = found["export_failed"] = " ".join(str(error).split())
+            write_json(folder.measured_path(cell), found)
+    return {"exports_failed": problems} if problems else {}
+
+
+def latency(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
+    """Measures the latency of one image by all ONNX files, in turns, with one thread."""
+    from gdas_tf.export.benchmark import benchmark_models
+
+    files = {}
+    for cell in _chosen(folder, names):
+        file = folder.run_path(cell) / "export" / "model.onnx"
+        if file.is_file():
+            files[cell.name] = file
+    if not files:
+        return {}
+    result = benchmark_models(
+        list(files.values()),
+        batch_sizes=(1,),
+        threads=(1,),
+        seconds=1.0,
+        rounds=5,
+        providers=("cpu",),
+        memory=False,
+    )
+    measured = [item["p50_ms"] for item in result["measurements"]]
+    write_json(folder.path / "latency.json", dict(zip(files, measured, strict=True)))
+    return {}
+
+
+def check(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
+    """Finds out what would fail later, for one run of each arm; gets the data where they are not here yet."""
+    seen: dict[str, Any] = {}
+    about: dict[str, Any] = {}
+    for cell in [cell for cell in cells(folder.study()) if cell.number == 1]:
+        key = repr(cell.config.data)
+        data = seen[key] = seen.get(key) or pipeline.load_data(cell.config)
+        from gdas_tf import preflight
+
+        stages = ["retrain", "export"] if cell.random else ["search", "retrain", "export"]
+        genotype = draw(cell.config) if cell.random else None
+        try:
+            preflight.check_before_start(cell.config, data, stages, genotype)
+        except UsageError as error:
+            raise UsageError(f"arm {cell.arm}: {error}") from error
+        about = {"training_images": len(data.train), "image_shape": data.image_shape}
+    return about
+
+
+def timing(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
+    """Times some steps of the search and of the retraining of arms; nothing of it is kept."""
+    result = {}
+    with tempfile.TemporaryDirectory(prefix="gdas-tf-timing-") as temporary:
+        for cell in [cell for cell in cells(folder.study()) if cell.number == 1 and cell.arm in names]:
+            result[cell.arm] = _time(cell, Path(temporary) / cell.name)
+    return result
+
+
+PHASES: dict[str, Callable[[StudyFolder, list[str]], dict[str, Any]]] = {
+    "check": check,
+    "timing": timing,
+    "train": train,
+    "measure": measure,
+    "latency": latency,
+}
+
+
+def draw(config: Config) -> Genotype:
+    """Returns the random genotype of a configuration: uniform in its search space, by its seed."""
+    return random_genotype(config.space, config.seed, config.search.reduction)
+
+
+def _time(cell: Cell, path: Path) -> dict[str, Any]:
+    from gdas_tf.data.dataset import search_halves, steps_per_epoch
+    from gdas_tf.strategies.base import STRATEGIES
+    from gdas_tf.training.retraining import retrain
+    from gdas_tf.training.search import search
+
+    config = cell.config
+    started = time.monotonic()
+    data = pipeline.load_data(config)
+    loading = time.monotonic() - started
+    train_size = len(data.train)
+    halves = min(map(len, search_halves(data.train.labels, config.seed)))
+    found: dict[str, Any] = {"loading": loading, "training_images": train_size}
+    strategy = STRATEGIES.get(config.search.strategy)
+    if not cell.random and cell.search_of is None and getattr(strategy, "trains_supernet", True):
+        short = _part(data, 2 * _TIMED_STEPS * config.search.batch_size)
+        run = Run.create(path / "search", config.override({"search.epochs": 2}))
+        search(run.config, short, run)
+        found["search"] = _costs(run, "search", min(map(len, search_halves(short.train.labels, config.seed))))
+        found["search_epochs"] = config.search.epochs
+        found["search_steps"] = steps_per_epoch(halves, config.search.batch_size) * config.search.epochs
+    short = _part(data, _TIMED_STEPS * config.retrain.batch_size)
+    run = Run.create(path / "retrain", config.override({"retrain.epochs": 2}))
+    genotype = draw(config)
+    pipeline.set_genotype(run, genotype)
+    retrain(run.config, short, genotype, run)
+    found["retrain"] = _costs(run, "retrain", len(short.train))
+    steps = steps_per_epoch(train_size, config.retrain.batch_size)
+    found["retrain_steps"] = steps * config.retrain.epochs
+    return found
+
+
+def _part(data: Any, images: int) -> Any:
+    """The first images of a data set, at least some of each class as the data are mixed."""
+    import numpy as np
+
+    chosen = np.random.default_rng(0).permutation(len(data.train)) < max(images, 4 * data.classes)
+    return dataclasses.replace(data, train=data.train.take(chosen))
+
+
+def _costs(run: Run, stage: str, images: int) -> dict[str, float]:
+    """Seconds of a step, and of all that comes before the first, by two epochs over some images."""
+    from gdas_tf.data.dataset import steps_per_epoch
+
+    first, second = (line["seconds"] for line in run.metrics(stage))
+    steps = steps_per_epoch(images, run.config.get(f"{stage}.batch_size"))
+    return {"step": second / steps, "before": max(first - second, 0.0), "seconds": first + second}
+
+
+def _take_search(folder: StudyFolder, cell: Cell) -> None:
+    """Copies the finished search of another cell, so that the run directory is whole by itself."""
+    path = folder.run_path(cell)
+    if cell.search_of is None or (path / "search").exists():
+        return
+    other = folder.run_path(cell.search_of)
+    for name in ("data.json", "data.npz"):
+        if (other / name).exists():
+            with atomic_path(path / name) as temporary:
+                shutil.copyfile(other / name, temporary)
+    with atomic_path(path / "search") as temporary:  # all of it is there, or nothing
+        shutil.copytree(other / "search", temporary, ignore=shutil.ignore_patterns(f"{TEMPORARY}*"))
+
+
+@contextlib.contextmanager
+def _job(folder: StudyFolder, cell: Cell) -> Any:
+    path = folder.run_path(cell)
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        with contextlib.ExitStack() as stack:
+            try:
+                if is_run_directory(path):
+                    job = stack.enter_context(pipeline.go_on(path, cell.config, resume=True))
+                else:
+                    job = stack.enter_context(pipeline.begin(path, cell.config))
+                    job.resume = True
+            except UsageError as error:
+                if "another process is using it" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+                continue
+            yield job
+            return
+
+
+def _chosen(folder: StudyFolder, names: list[str]) -> list[Cell]:
+    known = {cell.name: cell for cell in cells(folder.study())}
+    return [known[name] for name in names]
+
+
+def _every_other(count: int) -> Any:
+    import numpy as np
+
+    return np.arange(count) % 2 == 0
+
+
+def _end_with_parent() -> None:
+    """Ends this process at once when stdin does; a checkpoint is never half written."""
+
+    def watch() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while sys.stdin.buffer.read(1):
+                pass
+        os._exit(3)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: list[str]) -> int:
+    """Does one task; returns the exit code."""
+    _end_with_parent()
+    task, path, phase, *names = arguments
+    folder = StudyFolder(path)
+    started = time.monotonic()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    outcome: dict[str, Any] = {"task": task, "phase": phase, "names": names, "load": load}
+    try:
+        outcome |= {"ok": True, "result": PHASES[phase](folder, names)}
+    except (UsageError, RunError) as error:
+        outcome |= {"ok": False, "wrong_use": isinstance(error, UsageError), "message": str(error)}
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        outcome |= {"ok": False, "wrong_use": False, "message": message}
+    outcome["seconds"] = time.monotonic() - started
+    if not outcome["ok"]:
+        print(f"failed: {outcome['message']}", flush=True)
+    write_json(folder.outcome_path(task), outcome)
+    return 0 if outcome["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,102 @@
+"""Robust: a supernet proposes, a race with random cells decides; killed in the race, it ends the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from candidate_searches import TINY, assert_same_outcome, data, noise, searched
+
+from gdas_tf.cli.main import main
+from gdas_tf.config.config import Config
+from gdas_tf.errors import UsageError
+from gdas_tf.runs.run import Run
+from gdas_tf.spaces.genotype import Genotype
+from gdas_tf.strategies.robust import Robust
+from gdas_tf.training.search import search
+from gdas_tf.training.trials import Trials
+
+OWN: dict[str, Any] = {
+    "search.strategy": "robust",
+    "search.nodes": 2,
+    "robust.population": 4,
+    "robust.sample": 2,
+    "robust.candidates": 8,
+    "robust.finalists": 3,
+    "robust.random": 2,
+    "robust.epochs": (1, 2),
+    "robust.channels": 4,
+    "robust.cells": 1,
+    "robust.batch_size": 16,
+}
+
+
+def _lines(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.file("search/candidates.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Run:
+    return searched(tmp_path_factory.mktemp("whole") / "run", OWN)
+
+
+def test_the_best_by_the_supernet_and_random_cells_race(whole: Run) -> None:
+    judged = [line for line in _lines(whole) if "round" not in line]
+    first = [line for line in _lines(whole) if line.get("round") == 1]
+    last = [line for line in _lines(whole) if line.get("round") == 2]
+    best = sorted(judged, key=lambda line: (line["loss"], line["number"]))[:3]
+    proposed = {line["genotype"] for line in first if not line["random"]}
+    assert proposed == {line["genotype"] for line in best}
+    assert any(line["random"] for line in last) and len(last) < len(first) == 5
+    config = whole.config
+    with np.load(whole.file("search/logits.npz")) as arrays:
+        found = Robust.from_config(config).genotype({name: arrays[name][-1] for name in arrays.files}, config)
+    winner = min(last, key=lambda line: line["loss"])
+    assert found.to_text() == Genotype.from_text(winner["genotype"]).to_text()
+    assert whole.finished("search") and len(whole.metrics("search")) == 4
+    assert whole.metrics("search")[-1]["best_loss"] == winner["loss"]
+
+
+@pytest.mark.parametrize("trainings", [0, 3, 6])
+def test_killed_in_the_race_and_resumed(whole: Run, tmp_path: Path, monkeypatch, trainings: int) -> None:
+    run = Run.create(tmp_path / "run", whole.config)
+    submit, count = Trials.submit, []
+
+    def killed(self: Trials, *arguments: Any) -> Any:
+        if len(count) == trainings:
+            raise KeyboardInterrupt
+        count.append(submit(self, *arguments))
+        count[-1].result()
+        return count[-1]
+
+    monkeypatch.setattr(Trials, "submit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search(run.config, data(), run)
+    assert not run.finished("search")
+    monkeypatch.setattr(Trials, "submit", submit)
+    search(run.config, data(), run, resume=True)
+    assert_same_outcome(whole, run)
+
+
+def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    noise("noise.npz")
+    own = [f"--{name.replace('.', '-').replace('_', '-')}={value}" for name, value in OWN.items()]
+    own = [text.replace("(1, 2)", "1,2") for text in own]
+    assert main(["run", "run", *own, *TINY]) == 0
+    assert Path("run/export/model.onnx").exists() and Path("run/pictures/race.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"robust.epochs": (3, 2)}, "robust.epochs: found 3,2; each rung has more epochs"),
+        ({"robust.population": 9}, "robust.population: found 9; accepted are 1 to 8, as robust.candidates"),
+    ],
+)
+def test_what_does_not_fit(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Config().override({**OWN, **changes})

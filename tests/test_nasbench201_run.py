@@ -1,0 +1,121 @@
+"""NAS-Bench-201 by the command line: a search judged by a table, resumed, to a served ONNX file; `lookup`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serving_helpers import serving
+
+from gdas_tf.cli.main import main
+from gdas_tf.runs.run import Run
+from gdas_tf.spaces.base import SPACES
+from gdas_tf.spaces.genotype import Genotype
+
+SEARCH = "--search-epochs 2 --search-channels 4 --search-cells 1 --search-batch-size 8"
+RETRAIN = """
+    --retrain-epochs 1 --retrain-channels 4 --retrain-cells 1 --retrain-batch-size 16
+    --export-formats onnx --benchmark-seconds 0.02 --benchmark-warm-up 1
+"""
+
+
+def accuracy(operations: tuple[str, ...]) -> float:
+    return 10.0 + sum(5.0 * ("conv" in name) + edge for edge, name in enumerate(operations) if name != "none")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (120, 8, 8, 1), np.uint8)
+    np.savez("data.npz", images=images, labels=np.arange(120) % 3)
+    with open("table.csv", "w") as file:
+        file.write("cell,c10_test,c10_val\n")
+        for chosen in itertools.product(SPACES.get("nasbench201").operations, repeat=6):
+            a, b, c, d, e, f = chosen
+            value = accuracy(chosen)
+            file.write(f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|,{value},{100 - value}\n")
+    return tmp_path
+
+
+def flat(genotype: Genotype) -> tuple[str, ...]:
+    return tuple(edge.operation for node in genotype.normal for edge in node)
+
+
+def test_a_search_that_is_judged_by_a_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    space = ["--data", "data.npz", "--search-space", "nasbench201", "--search-table", "table.csv"]
+    assert main(["run", "run", *space, *SEARCH.split(), *RETRAIN.split(), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    genotype = Genotype.load("run/genotype.json")
+    truth = summary["truth"]
+    assert summary["genotype"] == truth["cell"] == genotype.to_bars()
+    assert truth["accuracy"] == truth["epochs"][-1] == accuracy(flat(genotype))
+    with np.load("run/search/logits.npz") as file:
+        names = SPACES.get("nasbench201").operations
+        expected = [accuracy(tuple(names[i] for i in row.argmax(1))) for row in file["normal"]]
+    assert truth["epochs"] == expected and len(expected) == 3
+    assert (truth["column"], truth["cells"]) == ("c10_test", 15_625)
+    assert (folder / "run" / "pictures" / "true_accuracy.png").is_file()
+
+    assert main(["lookup", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"] == truth["scores"]
+    assert main(["derive", "run", "--search-table-column", "c10_val"]) == 0
+    assert f"true accuracy (c10_val): {100 - truth['accuracy']:.2f} %" in capsys.readouterr().out
+    # Another table is no other search.
+    assert main(["run", "run", "--resume", "--search-table-column", "c10_test"]) == 0
+    with serving("run/export/model.onnx") as server, urllib.request.urlopen(f"{server.url}/") as answer:
+        assert answer.status == 200
+
+    capsys.readouterr()
+    cell = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|skip_connect~2|"
+    retrain = ["retrain", "other", "--genotype", cell, "--data", "data.npz", *RETRAIN.split()[:8]]
+    assert main(retrain) == 0
+    assert Run.open("other").config.search.space == "nasbench201"
+    assert json.loads((folder / "other" / "genotype.json").read_text())["cell"] == cell
+    retrain[1], retrain[3] = "third", "GDAS_V1"
+    assert main([*retrain, "--search-space", "nasbench201"]) == 2
+    assert "set --search-space to the space of the genotype" in capsys.readouterr().err
+
+
+def test_lookup(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    best = "|nor_conv_1x1~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+    assert main(["lookup", best, "--table", "table.csv"]) == 0
+    printed = capsys.readouterr().out
+    assert "c10_test *  55.00 %, rank 1 of 15,625, better than 99.6 % of the others" in printed
+    assert "c10_val     45.00 %, rank 15,562 of 15,625, better than 0.0 % of the others" in printed
+    assert main(["lookup", best, "--table", "table.csv", "--column", "c10_val", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rank"] == 15_562
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("lookup", "give a run directory or a genotype"),
+        ("lookup |none~0|", "give the table, --table FILE.csv"),
+        ("lookup |none~0| --table table.csv", "does not have the cell |none~0|, among 15625 cells"),
+        ("lookup GDAS_V1 --table table.csv", "is of another space"),
+        ("lookup |none~0| --table none.csv", "table none.csv: cannot read it: No such file"),
+        ("lookup |none~0| --table data.npz", "table data.npz: it is not text"),
+        ("lookup |none~0| --table table.csv --column c10", "no column of accuracies 'c10'; did you mean"),
+        (
+            "search run --data data.npz --search-table table.csv",
+            "the search space darts (--search-space) has",
+        ),
+        (
+            "search run --data data.npz --search-table-column a",
+            "--search-table-column: it goes with --search-ta",
+        ),
+        (
+            "search run --data data.npz --search-space nasbench201 --search-nodes 2 --search-table table.csv",
+            "does not have the cell |none~0|+|none~0|none~1|",
+        ),
+    ],
+)
+def test_wrong_use(arguments: str, message: str, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(arguments.split()) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not (folder / "run").exists()
