@@ -241,6 +241,49 @@ def _loss_function(supernet: Supernet) -> Callable[[tf.Tensor, tf.Tensor, tf.Ten
     return loss
 
 
+def weights_of(genotype: Genotype, supernet: Supernet) -> int:
+    """Number of trainable weights of a supernet that a genotype's loss depends on.
+
+    Those of an edge count if something comes in, and if what goes out reaches the output of the cell: behind
+    a node without an edge a convolution computes the same whatever its weights are.
+
+    Args:
+        genotype: A genotype of the supernet's space.
+        supernet: Built.
+    """
+    from gdas_tf.supernet.cells import SearchedCell
+
+    rows = indices_of(genotype, supernet.space)
+    count = supernet.count_trainable()
+    for cell in supernet.cells:
+        if isinstance(cell, SearchedCell):
+            row = rows["reduction" if cell.reduction else "normal"]
+            running = _running(row, supernet.space)
+            for mixed in cell.mixed:
+                count -= math.prod(mixed.kernels.shape)
+            for edge in (edge for node in cell.nodes for edge in node if edge.number in running):
+                shapes = cell.mixed[edge.group].segments.shapes[int(row[edge.number])]
+                count += sum(map(math.prod, shapes))
+    return count
+
+
+def _running(row: np.ndarray, space: SearchSpace) -> set[int]:
+    """Numbers of the edges that something comes into and that lead to the output."""
+    on = [number for number in range(space.edge_count) if row[number] != space.off]
+    filled = set(range(space.inputs))
+    for number in on:  # in the order of the nodes
+        node, source = space.edges[number]
+        if source in filled:
+            filled.add(space.inputs + node)
+    last = space.inputs + space.nodes - 1
+    read = {last} if space.output == "last" else set(range(space.inputs, last + 1))
+    for number in reversed(on):
+        node, source = space.edges[number]
+        if space.inputs + node in read:
+            read.add(source)
+    return {n for n in on if space.edges[n][1] in filled and space.inputs + space.edges[n][0] in read}
+
+
 def best(losses: Sequence[float]) -> int:
     """The position of the smallest loss; of equal ones the first.
 

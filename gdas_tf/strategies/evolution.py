@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from gdas_tf.training.trials import Trials
 
 Fitness = Literal["weights", "training"]
+Scores = Callable[["Genotype", float], float]
+"""From a genotype and its loss to the number that it is compared by."""
 
 
 class EvolutionConfig(TrialFields):
@@ -193,20 +195,36 @@ class Evolution(ChoosingStrategy):
         def judge(genotype: Genotype) -> float:
             return candidates.score(search, [genotype], validation, batches)[0]
 
-        population, known = self._begin(), {}
+        population, known, scores = self._begin(), {}, None
+        drawn: list[tuple[Genotype, float]] = []
         for number in range(1, self.candidates + 1):
             genotype = population.next()
             if genotype not in known:
                 known[genotype] = self._recalled(number, genotype, judge)
-            population.add(genotype, known[genotype])
+            drawn.append((genotype, known[genotype]))
+            if number >= self.size:  # the first population is complete, and says how losses spread
+                scores = scores or self.scores(search, drawn)
+                for each, loss in drawn:
+                    population.add(each, scores(each, loss))
+                drawn.clear()
             if number % 50 == 0 or number == self.candidates:
-                progress(f"{number} of {self.candidates} genotypes, best loss {population.best[1]:.4f}")
+                best = min((loss for loss in known.values()), default=math.inf)
+                progress(f"{number} of {self.candidates} genotypes, smallest loss {best:.4f}")
         if population.best[0] is None:
             raise DivergedError(
                 f"the search diverged: none of {len(known)} genotypes has a validation loss that is a "
                 "number; lower search.weight_learning_rate"
             )
-        self.best, self.best_loss = population.best
+        self.best, self.best_loss = population.best[0], known[population.best[0]]
+
+    def scores(self, search: SearchModel, first: Sequence[tuple[Genotype, float]]) -> Scores:
+        """What genotypes are compared by, less is better: here their loss.
+
+        Args:
+            search: The model.
+            first: The first population, which is drawn uniformly, with the losses.
+        """
+        return lambda genotype, loss: loss
 
     def _batches(self, validation: Callable[[], Iterable[Batch]]) -> int | None:
         """How many batches hold `validation_images`."""

@@ -6,7 +6,7 @@ Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gdas_tf.errors import RunError, UsageError
@@ -49,14 +49,23 @@ class Halving:
         epochs: Of each rung, rising.
         keep: Part of a rung's candidates that goes on, rounded up.
         journal: Takes a line for each candidate of each rung.
+        scores: What the candidates of a rung are compared by, less is better; by default their losses.
 
     Attributes:
-        best: Who leads, by the loss on D_V in the last rung that is done; None before the first.
+        best: Who leads in the last rung that is done; None before the first.
         best_loss: Its loss.
     """
 
-    def __init__(self, name: str, epochs: Sequence[int], keep: float, journal: Journal) -> None:
+    def __init__(
+        self,
+        name: str,
+        epochs: Sequence[int],
+        keep: float,
+        journal: Journal,
+        scores: Callable[[Sequence[Outcome]], Sequence[float]] | None = None,
+    ) -> None:
         self.name, self.epochs, self.keep, self.journal = name, tuple(epochs), keep, journal
+        self.scores = scores or (lambda outcomes: [outcome.loss for outcome in outcomes])
         self.best: Candidate | None = None
         self.best_loss: float | None = None
 
@@ -69,9 +78,9 @@ class Halving:
         running = list(candidates)
         for rung, epochs in enumerate(self.epochs):
             outcomes = trials.run_all([candidate.genotype for candidate in running], epochs)
-            ranked = sorted(
-                zip(running, outcomes, strict=True), key=lambda pair: pair[1].loss
-            )  # stable: of equals the earlier one is before
+            scores = self.scores(outcomes)
+            order = sorted(range(len(running)), key=lambda i: (scores[i], outcomes[i].loss, i))
+            ranked = [(running[i], outcomes[i]) for i in order]
             self._write(rung, epochs, ranked)
             self.best, first = ranked[0]
             self.best_loss = first.loss

@@ -14,6 +14,7 @@ from gdas_tf.errors import DivergedError, UsageError
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import Genotype, random_genotype
+from gdas_tf.spaces.nasbench201 import NASBENCH201
 from gdas_tf.strategies import candidates
 from gdas_tf.strategies.gdas import GDAS
 from gdas_tf.supernet import reference
@@ -209,3 +210,26 @@ def test_scores_without_images_or_numbers() -> None:
 
 def test_the_best_of_equal_ones_is_the_first() -> None:
     assert candidates.best([2.0, math.nan, 1.0, 1.0, math.inf]) == 2
+
+
+def test_weights_that_a_loss_depends_on() -> None:
+    space = NASBENCH201
+    supernet = Supernet(space, classes=3, channels=4, cells=2)
+    supernet.build((2, 8, 8, 3))
+    skips = "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|"
+
+    def count(text: str) -> int:
+        return candidates.weights_of(Genotype.from_text(text), supernet)
+
+    base = count(skips)
+    # Two cells a block of 4, 8 and 16 channels.
+    one = 2 * (4**2 + 8**2 + 16**2)
+    assert count(skips.replace("skip_connect~0|+", "nor_conv_1x1~0|+", 1)) == base + one
+    full = skips.replace("skip_connect", "nor_conv_3x3")
+    assert count(full) == base + 6 * 9 * one
+    # Node 1 is empty: what comes out of it is zero.
+    empty = "|none~0|+|skip_connect~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
+    assert count(empty) == base
+    # Nothing reads node 2.
+    unread = "|skip_connect~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|skip_connect~0|skip_connect~1|none~2|"
+    assert count(unread) == base

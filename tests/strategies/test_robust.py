@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gdas_tf.runs.run import Run
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.strategies.robust import Robust
 from gdas_tf.training.search import search
-from gdas_tf.training.trials import Trials
+from gdas_tf.training.trials import Outcome, Trials
 
 OWN: dict[str, Any] = {
     "search.strategy": "robust",
@@ -44,17 +45,22 @@ def whole(tmp_path_factory) -> Run:
 
 
 def test_the_best_by_the_supernet_and_random_cells_race(whole: Run) -> None:
-    judged = [line for line in _lines(whole) if "round" not in line]
+    judged = [line for line in _lines(whole) if "number" in line]
+    scores = {line["scored"]: line["score"] for line in _lines(whole) if "scored" in line}
+    assert len(scores) == len(judged)
     first = [line for line in _lines(whole) if line.get("round") == 1]
     last = [line for line in _lines(whole) if line.get("round") == 2]
-    best = sorted(judged, key=lambda line: (line["loss"], line["number"]))[:3]
-    proposed = {line["genotype"] for line in first if not line["random"]}
-    assert proposed == {line["genotype"] for line in best}
+    best, losses = [], []
+    for line in sorted(judged, key=lambda line: (scores[line["genotype"]], line["number"])):
+        if line["loss"] not in losses:  # else it computes the same as one that is there
+            best.append(line["genotype"])
+            losses.append(line["loss"])
+    assert {line["genotype"] for line in first if not line["random"]} == set(best[:3])
     assert any(line["random"] for line in last) and len(last) < len(first) == 5
     config = whole.config
     with np.load(whole.file("search/logits.npz")) as arrays:
         found = Robust.from_config(config).genotype({name: arrays[name][-1] for name in arrays.files}, config)
-    winner = min(last, key=lambda line: line["loss"])
+    winner = last[0]  # lines are in the order of their scores
     assert found.to_text() == Genotype.from_text(winner["genotype"]).to_text()
     assert whole.finished("search") and len(whole.metrics("search")) == 4
     assert whole.metrics("search")[-1]["best_loss"] == winner["loss"]
@@ -79,6 +85,22 @@ def test_killed_in_the_race_and_resumed(whole: Run, tmp_path: Path, monkeypatch,
     monkeypatch.setattr(Trials, "submit", submit)
     search(run.config, data(), run, resume=True)
     assert_same_outcome(whole, run)
+
+
+def test_of_two_that_are_as_good_the_larger_one_wins() -> None:
+    def outcomes(*found: tuple[float, int]) -> list[Outcome]:
+        return [Outcome(loss, 0.5, parameters, 1.0) for loss, parameters in found]
+
+    small, large, worse = (1.0, 1000), (1.02, 4000), (1.6, 2000)
+    by_size, by_loss = Robust(), Robust(capacity=0.0)
+    scores = by_size._compared(outcomes(small, large, worse))
+    assert scores[1] < scores[0] < scores[2]
+    assert by_loss._compared(outcomes(small, large, worse)) == [1.0, 1.02, 1.6]
+    # The weight of both is the same: one standard deviation of the one is one of the other.
+    (first, second) = by_size._compared(outcomes((1.0, 1000), (2.0, 8000)))
+    assert first == pytest.approx(second)
+    failed = by_size._compared(outcomes(small, (math.inf, 5000), worse))
+    assert failed[1] == math.inf and failed[0] < failed[2]
 
 
 def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
