@@ -86,7 +86,7 @@ def _summarize(job: pipeline.Job, results: dict[str, Any], seconds: float) -> di
         "test_accuracy": results["evaluate"]["accuracy"],
         "test_images": results["evaluate"]["images"],
         "parameters": results["evaluate"]["parameters"],
-        "truth": results["derive"].get("truth"),
+        "truth": (results["derive"] or {}).get("truth"),
         "onnx_file": None,
         "onnx_bytes": None,
         "latency": None,

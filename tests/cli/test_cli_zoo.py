@@ -50,7 +50,7 @@ def test_a_published_cell_goes_from_its_name_to_a_verified_file(capsys: pytest.C
     assert Genotype.load("run/genotype.json") == GENOTYPES[name]
     assert main(["export", "run", "--export-formats", "onnx"]) == 0
     _verified("run")
-    metadata = Classifier("run/export/model.onnx").genotype
+    metadata = Classifier.load("run/export/model.onnx").genotype
     assert Genotype.from_json(metadata) == GENOTYPES[name]
 
 
