@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     if options.print_config(args):
         return 0
     started = time.monotonic()
-    genotype = pipeline.parse_genotype(args.genotype) if args.genotype else None
+    genotype = options.genotype_to_train(args)
     with new_job(args) as job:
         if genotype is not None:
             _give_genotype(job, genotype)
