@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gdas_tf import plugins
 from gdas_tf.config.config import Config, options
@@ -18,6 +18,9 @@ from gdas_tf.config.presets import PRESETS
 from gdas_tf.config.sections import SECTIONS
 from gdas_tf.errors import UsageError
 from gdas_tf.preflight import check_text
+
+if TYPE_CHECKING:
+    from gdas_tf.spaces.genotype import Genotype
 
 DEFAULT_PRESET = "quick"
 
@@ -129,6 +132,22 @@ def add_what_to_train(parser: argparse.ArgumentParser, genotype: str) -> None:
         default=argparse.SUPPRESS,
         help="network to train, as resnet110 (gdas-tf zoo lists all); the same as --retrain-network",
     )
+
+
+def genotype_to_train(args: argparse.Namespace) -> Genotype | None:
+    """Returns what `--genotype` gives; its search space becomes the configuration's, unless one is named.
+
+    Raises:
+        UsageError: it is no genotype.
+    """
+    from gdas_tf.pipeline import parse_genotype
+
+    if not args.genotype:
+        return None
+    genotype = parse_genotype(args.genotype)
+    if genotype.space is not None and "search.space" not in vars(args):
+        setattr(args, "search.space", genotype.space)  # its networks are those of its space
+    return genotype
 
 
 def _network_of(option: Option) -> Any:

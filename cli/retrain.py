@@ -45,9 +45,7 @@ def main(args: argparse.Namespace) -> int:
     if options.print_config(args):
         return 0
     directory = options.run_directory(args)
-    genotype = pipeline.parse_genotype(args.genotype) if args.genotype else None
-    if genotype is not None and genotype.space is not None and "search.space" not in vars(args):
-        setattr(args, "search.space", genotype.space)  # its networks are those of its space
+    genotype = options.genotype_to_train(args)
     existing = directory is not None and is_run_directory(directory)
     if not existing and genotype is None and pipeline.takes_genotype(options.resolve_config(args)):
         if directory is None:

@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     if options.print_config(args):
         return 0
     started = time.monotonic()
-    genotype = pipeline.parse_genotype(args.genotype) if args.genotype else None
+    genotype = options.genotype_to_train(args)
     with new_job(args) as job:
         if genotype is not None:
             _give_genotype(job, genotype)
@@ -86,7 +86,7 @@ def _summarize(job: pipeline.Job, results: dict[str, Any], seconds: float) -> di
         "test_accuracy": results["evaluate"]["accuracy"],
         "test_images": results["evaluate"]["images"],
         "parameters": results["evaluate"]["parameters"],
-        "truth": results["derive"].get("truth"),
+        "truth": (results["derive"] or {}).get("truth"),
         "onnx_file": None,
         "onnx_bytes": None,
         "latency": None,

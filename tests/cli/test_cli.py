@@ -377,7 +377,7 @@ def complaint(result: Result, code: int) -> str:
         (["derive"], "give a run directory, or --logits"),
         (["derive", "absent"], "absent: it does not exist"),
         (["derive", "--logits", "absent.npz"], "absent.npz: there is no such file"),
-        (["retrain"], "give a run directory, or --genotype"),
+        (["retrain"], "give a run directory, --genotype"),
         (["retrain", "absent"], "there is none; make it by gdas-tf search"),
         (["retrain", "--genotype", "GDAS_V9"], "GDAS_V9"),
         (["retrain", "--genotype", "absent.json"], "absent.json: there is no such file"),

@@ -50,7 +50,7 @@ def test_a_published_cell_goes_from_its_name_to_a_verified_file(capsys: pytest.C
     assert Genotype.load("run/genotype.json") == GENOTYPES[name]
     assert main(["export", "run", "--export-formats", "onnx"]) == 0
     _verified("run")
-    metadata = Classifier("run/export/model.onnx").genotype
+    metadata = Classifier.load("run/export/model.onnx").genotype
     assert Genotype.from_json(metadata) == GENOTYPES[name]
 
 
@@ -101,6 +101,13 @@ def test_run_of_a_network_searches_nothing(capsys: pytest.CaptureFixture, small_
     assert result["genotype"] is None and result["stages"]["search"] is None
     assert result["stages"]["benchmark"] is None
     assert result["parameters"] == count_parameters(build(small_densenet, None, (8, 8, 1), 3))
+
+
+def test_a_genotype_of_nas_bench_201_brings_its_space(capsys: pytest.CaptureFixture) -> None:
+    text = "|skip_connect~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
+    assert main(["run", "run", "--genotype", text, *TINY, "--export-formats", "saved_model", "--json"]) == 0
+    assert text in json.loads(capsys.readouterr().out)["genotype"]
+    assert Config.from_file("run/config.yaml").search.space == "nasbench201"
 
 
 def test_the_list(capsys: pytest.CaptureFixture) -> None:
