@@ -152,7 +152,7 @@ def test_arrays_of_other_programs(tmp_path: Path) -> None:
         ("pickle.npz", "it is no archive of arrays; make one"),
         ("objects.npz", "x holds Python objects, not numbers; make one"),
         ("single.npz", "it is a single array, an .npy file by another name; make one"),
-        ("cut.npz", "File is not a zip file"),
+        ("cut.npz", "File is not a zip file; make one"),
     ):
         with pytest.raises(UsageError) as caught:
             read_npz(tmp_path / name, f"logits {name}", "make one")

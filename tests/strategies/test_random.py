@@ -61,7 +61,7 @@ def test_one_candidate_from_the_command_line(tmp_path: Path, monkeypatch, capsys
     assert not Path("run/pictures/search.png").exists()  # there is nothing to draw of a search without steps
     # Finished is finished, and the seed decides.
     assert main(["search", "run", "--resume"]) == 0
-    assert main(["search", "other", *RANDOM, *TINY, "--seed", "4"]) == 0
+    assert main(["search", "other", *RANDOM, *SEARCH, "--seed", "4"]) == 0
     assert main(["derive", "other"]) == 0
     assert Genotype.load("other/genotype.json") != found
 

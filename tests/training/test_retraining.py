@@ -296,8 +296,8 @@ def test_flat_optimizer_refuses_what_it_cannot_do() -> None:
 
 def test_learning_rate_by_step_and_by_epoch() -> None:
     settings = config(epochs=4, learning_rate=0.2, learning_rate_end=0.1)
-    by_step = retraining._learning_rate(settings.retrain, 5)
-    by_epoch = retraining._learning_rate(settings.override({"retrain.schedule": "epoch"}).retrain, 5)
+    by_step = retraining.learning_rate_of(settings.retrain, 5)
+    by_epoch = retraining.learning_rate_of(settings.override({"retrain.schedule": "epoch"}).retrain, 5)
     for step in range(20):
         epoch = step // 5
         # PyTorch's CosineAnnealingLR, stepped once an epoch
@@ -315,10 +315,10 @@ def test_options_of_the_recipe_reach_the_training(
 ) -> None:
     changes = {"nesterov": False, "schedule": "epoch", "clip_norm": 0, "initializer": "he", "head_norm": True}
     settings = config(epochs=1, **changes)
-    optimizer = retraining._optimizer(settings.retrain, 0.1)
+    optimizer = retraining.optimizer_of(settings.retrain, 0.1)
     assert (optimizer.nesterov, optimizer.clip_norm) == (False, 0)
-    assert retraining._optimizer(finished[0].config.retrain, 0.1).nesterov
-    assert retraining._optimizer(finished[0].config.retrain, 0.1).clip_norm == 5.0
+    assert retraining.optimizer_of(finished[0].config.retrain, 0.1).nesterov
+    assert retraining.optimizer_of(finished[0].config.retrain, 0.1).clip_norm == 5.0
     run = Run.create(tmp_path / "run", settings)
     model = retrain(settings, data, TINY, run)
     assert np.isfinite(run.metrics("retrain")[0]["loss"])
