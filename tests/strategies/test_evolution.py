@@ -266,7 +266,7 @@ def test_from_the_command_line(tmp_path, monkeypatch, own) -> None:
         "--search-strategy evolution --evolution-population 3 --evolution-sample 2 --evolution-candidates 6 "
         "--evolution-validation-images 16 --search-epochs 1 --search-channels 2 --search-batch-size 8 "
         "--retrain-epochs 1 --retrain-channels 4 --benchmark-seconds 0.02 --benchmark-rounds 1 "
-        f"--data noise.npz {own}"
+        f"--data noise.npz --export-formats onnx {own}"
     )
     assert main(["run", "run", *words.split(), "--json"]) == 0
     formats = json.loads(Path("run/export/verification.json").read_text())["formats"]

@@ -71,6 +71,7 @@ def test_the_best_of_several(space: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     noise("noise.npz")
     several = [*RANDOM, "--random-candidates", "4", "--random-batches", "2", "--search-space", space]
+    several += ["--search-nodes", "2"] if space == "darts" else []
     assert main(["run", "run", *several, *TINY]) == 0
     lines = [json.loads(line) for line in Path("run/search/candidates.jsonl").read_text().splitlines()]
     assert len(lines) == 4
@@ -85,7 +86,7 @@ def test_the_best_of_several(space: str, tmp_path: Path, monkeypatch) -> None:
 
 
 def test_a_killed_search_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    several = {"search.strategy": "random", "random.candidates": 3, "search.nodes": 2}
+    several: dict = {"search.strategy": "random", "random.candidates": 3, "search.nodes": 2}
     whole = searched(tmp_path / "whole", several)
     assert_same_outcome(whole, searched(tmp_path / "killed", several, killed_after=1))
     # Killed while the candidates were written down.

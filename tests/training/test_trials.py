@@ -198,8 +198,10 @@ def test_a_damaged_outcome_is_refused(trained, tmp_path, content) -> None:
         trials.submit(ONE, 2)
 
 
-def test_a_network_that_is_the_same_for_every_genotype_is_refused() -> None:
-    NETWORKS.register("constant-of-test", Network(lambda *a, **k: None, takes_genotype=False))
+def test_a_network_that_is_the_same_for_every_genotype_is_refused(monkeypatch) -> None:
+    monkeypatch.setitem(
+        NETWORKS._items, "constant-of-test", Network(lambda *a, **k: None, takes_genotype=False)
+    )
     with pytest.raises(UsageError, match=r"retrain\.network: found constant-of-test, which is the same"):
         check_trials(_config(retrain__network="constant-of-test"), _data())
 
