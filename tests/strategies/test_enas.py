@@ -148,7 +148,14 @@ PHASE = {"enas.controller_steps": 4}
 
 @pytest.mark.parametrize("phase", [{}, PHASE], ids=["each step", "phase"])
 def test_a_killed_search_ends_as_an_uninterrupted_one(phase: dict, tmp_path: Path) -> None:
-    options = {"search.strategy": "enas", "enas.units": 10, "enas.candidates": 3, "search.nodes": 2, **phase}
+    options = {
+        "search.strategy": "enas",
+        "enas.units": 10,
+        "enas.candidates": 3,
+        "search.nodes": 2,
+        "search.reduction": "fixed",
+        **phase,
+    }
     options["search.operations"] = "none,skip_connect,conv_1x1"
     options["enas.learning_rate"] = 0.05
     whole = searched(tmp_path / "whole", options)

@@ -71,7 +71,7 @@ def test_the_best_of_several(space: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     noise("noise.npz")
     several = [*RANDOM, "--random-candidates", "4", "--random-batches", "2", "--search-space", space]
-    several += ["--search-nodes", "2"] if space == "darts" else []
+    several += ["--search-operations", "none,skip_connect,conv_1x1"] if space == "darts" else []
     assert main(["run", "run", *several, *TINY]) == 0
     lines = [json.loads(line) for line in Path("run/search/candidates.jsonl").read_text().splitlines()]
     assert len(lines) == 4

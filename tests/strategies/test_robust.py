@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from candidate_searches import SEARCH, assert_same_outcome, data, noise, searched
+from candidate_searches import assert_same_outcome, data, searched
 
 from gdas_tf.cli.main import main
 from gdas_tf.config.config import Config
@@ -23,6 +23,8 @@ from gdas_tf.training.trials import Outcome, Trials
 OWN: dict[str, Any] = {
     "search.strategy": "robust",
     "search.nodes": 2,
+    "search.operations": "none,skip_connect,conv_1x1,avg_pool_3x3",
+    "search.reduction": "fixed",
     "robust.population": 4,
     "robust.sample": 2,
     "robust.candidates": 8,
@@ -102,14 +104,10 @@ def test_of_two_that_are_as_good_the_larger_one_wins() -> None:
     assert failed[1] == math.inf and [failed[0], *failed[2:]] == scores
 
 
-def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    noise("noise.npz")
-    own = [f"--{name.replace('.', '-').replace('_', '-')}={value}" for name, value in OWN.items()]
-    own = [text.replace("(1, 2)", "1,2") for text in own]
-    assert main(["search", "run", *own, *SEARCH]) == 0
-    assert main(["derive", "run"]) == 0 and main(["draw", "run"]) == 0
-    assert Path("run/genotype.json").exists() and Path("run/pictures/race.png").exists()
+def test_the_rest_is_as_of_any_search(whole: Run) -> None:
+    assert main(["derive", str(whole.path)]) == 0 and main(["draw", str(whole.path)]) == 0
+    assert Genotype.load(whole.file("genotype.json")).reduction is None
+    assert whole.file("pictures/race.png").exists() and whole.file("pictures/search.png").exists()
 
 
 @pytest.mark.parametrize(
