@@ -169,6 +169,7 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(phase: dict, tmp_path: Pat
     assert whole.metrics("search")[-1]["best_loss"] == min(line["loss"] for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -251,6 +251,7 @@ def test_no_loss_that_is_a_number_ends_the_search(tmp_path, monkeypatch) -> None
 # ---- from the command line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "own",
     [

@@ -66,6 +66,7 @@ def test_one_candidate_from_the_command_line(tmp_path: Path, monkeypatch, capsys
     assert Genotype.load("other/genotype.json") != found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["darts", "nasbench201"])
 def test_the_best_of_several(space: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)

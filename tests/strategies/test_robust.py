@@ -68,6 +68,7 @@ def test_the_best_by_the_supernet_and_random_cells_race(whole: Run) -> None:
     assert whole.metrics("search")[-1]["best_loss"] == winner["loss"]
 
 
+@pytest.mark.slow
 def test_killed_in_the_race_and_resumed(whole: Run, tmp_path: Path, monkeypatch) -> None:
     run = Run.create(tmp_path / "run", whole.config)
     submit, count = Trials.submit, []
