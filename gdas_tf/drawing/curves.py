@@ -250,7 +250,8 @@ def _add_curves(
             color=color,
             label=name,
             linewidth=1.6,
-            marker="o" if len(epochs) <= _FEW_EPOCHS else "",
+            # A single value, as of the last epoch, has no line.
+            marker="o" if len(epochs) <= _FEW_EPOCHS or np.isfinite(values).sum() == 1 else "",
             markersize=3.0,
             solid_capstyle="round",
         )
