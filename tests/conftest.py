@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,19 @@ from gdas_tf.runtime import set_up  # noqa: E402
 # As in every process of the command line: with other threads the last bits of a result are others, and tests
 # compare what they compute with what such a process made.
 set_up()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_graphs() -> Iterator[None]:
+    """Frees the functions that a file's supernets were traced to: a process that runs many files would
+    otherwise hold gigabytes of them."""
+    yield
+    branches = sys.modules.get("gdas_tf.supernet.branches")
+    for name, function in vars(branches).items() if branches else ():
+        if name.endswith("_branches") and hasattr(function, "cache_clear"):
+            function.cache_clear()
+    gc.collect()
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

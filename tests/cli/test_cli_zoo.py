@@ -54,6 +54,7 @@ def test_a_published_cell_goes_from_its_name_to_a_verified_file(capsys: pytest.C
     assert Genotype.from_json(metadata) == GENOTYPES[name]
 
 
+@pytest.mark.slow
 def test_a_genotype_that_is_given_is_not_searched(capsys: pytest.CaptureFixture) -> None:
     tiny = [*TINY, "--benchmark-seconds", "0.02", "--benchmark-rounds", "1"]
     text = "normal=sep3@0/skip@1+skip@2 reduction=max3@1 normal_concat=3"

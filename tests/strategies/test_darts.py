@@ -238,7 +238,7 @@ def test_half_precision(order: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"darts.order": "first", "search.reduction": "fixed"},
+        pytest.param({"darts.order": "first", "search.reduction": "fixed"}, marks=pytest.mark.slow),
         {"darts.order": "second", "search.warm_up": 1, "search.none": "excluded"},
     ],
     ids=["first, fixed reduction", "second, warm-up"],

@@ -146,7 +146,9 @@ def test_weights_are_not_touched_by_the_controller() -> None:
 PHASE = {"enas.controller_steps": 4}
 
 
-@pytest.mark.parametrize("phase", [{}, PHASE], ids=["each step", "phase"])
+@pytest.mark.parametrize(
+    "phase", [pytest.param({}, marks=pytest.mark.slow), PHASE], ids=["each step", "phase"]
+)
 def test_a_killed_search_ends_as_an_uninterrupted_one(phase: dict, tmp_path: Path) -> None:
     options = {
         "search.strategy": "enas",

@@ -49,6 +49,7 @@ def test_one_candidate_trains_nothing() -> None:
     assert kind.rounds(config.override({"random.candidates": 3})) == config.search.epochs
 
 
+@pytest.mark.slow
 def test_one_candidate_from_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     noise("noise.npz")
