@@ -67,7 +67,7 @@ def serve_ours(options: dict[str, Any]) -> None:
     from gdas_tf.networks.derived import build_network, count_parameters
     from gdas_tf.networks.registry import copy_weights
     from gdas_tf.optimizers.flat_sgd import FlatSGD
-    from gdas_tf.runtime import set_up
+    from gdas_tf.runtime import graphs_as_written, set_up
     from gdas_tf.spaces.genotype import Genotype
     from gdas_tf.training.retraining import RetrainingModel
 
@@ -105,7 +105,8 @@ def serve_ours(options: dict[str, Any]) -> None:
     def answer(values: dict[str, Any]) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    calls["step"]()
+    with graphs_as_written():  # as fit does
+        calls["step"]()
     about = {"framework": f"tensorflow {tf.__version__}", "ready_s": time.perf_counter() - begun}
     answer({**about, "parameters": count_parameters(network)})
     for line in sys.stdin:
