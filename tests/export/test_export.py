@@ -326,6 +326,7 @@ def test_export_writes_verified_files(model: keras.Model, tmp_path: Path) -> Non
     np.testing.assert_allclose(given, wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_partial_export_keeps_what_is_known_of_the_other_files(model: keras.Model, tmp_path: Path) -> None:
     def report() -> dict:
         return json.loads((tmp_path / "verification.json").read_text())

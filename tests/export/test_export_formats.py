@@ -261,6 +261,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_exports_of_one_network_give_the_same_bytes(model: keras.Model, tmp_path: Path) -> None:
     """Three in one process and one in another, which hashes text differently: all files of all formats."""
     model.save(tmp_path / "model.keras")

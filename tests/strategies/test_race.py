@@ -195,6 +195,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_from_the_command_line_killed_and_resumed(folder) -> None:
     command = [sys.executable, "-m", "gdas_tf.cli", "run", "run", *_words(f"{TINY} {REST}")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
