@@ -10,7 +10,7 @@ import collections
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,8 +34,12 @@ if TYPE_CHECKING:
     from gdas_tf.training.trials import Trials
 
 Fitness = Literal["weights", "training"]
-Scores = Callable[["Genotype", float], float]
-"""From a genotype and its loss to the number that it is compared by."""
+Line = Mapping[str, Any]
+"""What the journal says of a genotype that the supernet judged: `number`, `genotype`, `loss` (None where it
+is no number), and what `Evolution.about` adds."""
+
+Scores = Callable[[Line], float]
+"""From a line to the number that its genotype is compared by; less is better."""
 
 
 class EvolutionConfig(TrialFields):
@@ -195,36 +199,40 @@ class Evolution(ChoosingStrategy):
         def judge(genotype: Genotype) -> float:
             return candidates.score(search, [genotype], validation, batches)[0]
 
-        population, known, scores = self._begin(), {}, None
-        drawn: list[tuple[Genotype, float]] = []
+        population, scores = self._begin(), None
+        known: dict[Genotype, Line] = {}
+        drawn: list[Genotype] = []
         for number in range(1, self.candidates + 1):
             genotype = population.next()
             if genotype not in known:
-                known[genotype] = self._recalled(number, genotype, judge)
-            drawn.append((genotype, known[genotype]))
+                known[genotype] = self._recalled(search, number, genotype, judge)
+            drawn.append(genotype)
             if number >= self.size:  # the first population is complete, and says how losses spread
-                scores = scores or self.scores(search, drawn)
-                for each, loss in drawn:
-                    population.add(each, scores(each, loss))
+                scores = scores or self.scores([known[each] for each in dict.fromkeys(drawn)])
+                for each in drawn:
+                    population.add(each, scores(known[each]))
                 drawn.clear()
             if number % 50 == 0 or number == self.candidates:
-                best = min((loss for loss in known.values()), default=math.inf)
+                best = min(map(loss_of, known.values()))
                 progress(f"{number} of {self.candidates} genotypes, smallest loss {best:.4f}")
         if population.best[0] is None:
             raise DivergedError(
                 f"the search diverged: none of {len(known)} genotypes has a validation loss that is a "
                 "number; lower search.weight_learning_rate"
             )
-        self.best, self.best_loss = population.best[0], known[population.best[0]]
+        self.best, self.best_loss = population.best[0], loss_of(known[population.best[0]])
 
-    def scores(self, search: SearchModel, first: Sequence[tuple[Genotype, float]]) -> Scores:
-        """What genotypes are compared by, less is better: here their loss.
+    def about(self, search: SearchModel, genotype: Genotype) -> Mapping[str, float]:
+        """What the journal says of a genotype beside its loss: here nothing."""
+        return {}
+
+    def scores(self, first: Sequence[Line]) -> Scores:
+        """What genotypes are compared by: here their loss.
 
         Args:
-            search: The model.
-            first: The first population, which is drawn uniformly, with the losses.
+            first: The lines of the first population, which is drawn uniformly.
         """
-        return lambda genotype, loss: loss
+        return loss_of
 
     def _batches(self, validation: Callable[[], Iterable[Batch]]) -> int | None:
         """How many batches hold `validation_images`."""
@@ -233,15 +241,18 @@ class Evolution(ChoosingStrategy):
         size = next(len(labels) for _, labels in validation())
         return max(1, self.validation_images // size)
 
-    def _recalled(self, number: int, genotype: Genotype, judge: Callable[[Genotype], float]) -> float:
-        """A genotype's loss: of the journal, or judged now and written there."""
+    def _recalled(
+        self, search: SearchModel, number: int, genotype: Genotype, judge: Callable[[Genotype], float]
+    ) -> Line:
+        """A genotype's line: of the journal, or written there now that it is judged."""
         text = genotype.to_text()
         line = self.journal.recall(number=number, genotype=text)
         if line is None:
             loss = judge(genotype)
             line = {"number": number, "genotype": text, "loss": loss if math.isfinite(loss) else None}
+            line |= self.about(search, genotype)
             self.journal.add(line)
-        return math.inf if line["loss"] is None else line["loss"]
+        return line
 
     def search(self, trials: Trials) -> Iterator[Mapping[str, float]]:
         population, under_way = self._begin(), collections.deque()
@@ -283,6 +294,11 @@ class Evolution(ChoosingStrategy):
     def _begin(self) -> Population:
         task = self.task
         return Population(task.space, self.fixed_reduction, task.seed, self.size, self.sample)
+
+
+def loss_of(line: Line) -> float:
+    """The loss of a line; infinity where it was no number."""
+    return math.inf if line["loss"] is None else line["loss"]
 
 
 STRATEGIES.register("evolution", Evolution)

@@ -1,18 +1,18 @@
-"""Robust: candidates that a supernet proposes, chosen by real trainings in a race with random cells.
+"""Robust: candidates that a supernet proposes, grown and chosen by trainings, in a race with random cells.
 
-Three known parts, put together because each alone fails in its own way. A supernet that is trained on
-uniformly drawn paths (Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling",
-ECCV 2020) ranks thousands of cells in seconds, but roughly. Ageing evolution (Real et al., AAAI 2019) finds
-the best by it. Successive halving (Jamieson & Talwalkar, AISTATS 2016) over a few of those and a few random
-cells lets trainings at the target size decide.
+Known parts, put together because each alone fails in its own way. A supernet that is trained on uniformly
+drawn paths (Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020)
+ranks hundreds of cells in the time of one training, but roughly. Evolution (Real et al., AAAI 2019) finds the
+best by it, and goes on from them by trainings. Successive halving (Jamieson & Talwalkar, AISTATS 2016) over
+those and a few random cells lets longer trainings decide.
 """
 
 from __future__ import annotations
 
-import functools
 import math
+import random
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -20,9 +20,9 @@ from pydantic import Field
 from gdas_tf.config.fields import Items, Metavar, Number, Whole
 from gdas_tf.strategies import candidates as drawing
 from gdas_tf.strategies.base import STRATEGIES
-from gdas_tf.strategies.evolution import Evolution, Scores
+from gdas_tf.strategies.evolution import Evolution, Line, Scores, loss_of
 from gdas_tf.strategies.halving import TITLES, Halving, check_rising
-from gdas_tf.strategies.mutation import ordered
+from gdas_tf.strategies.mutation import mutated, ordered
 from gdas_tf.strategies.proposers import Candidate
 from gdas_tf.strategies.trial_fields import TrialFields, check_trials
 
@@ -42,6 +42,11 @@ class RobustConfig(TrialFields):
     candidates: Whole = Field(300, ge=2, description="genotypes that the supernet judges")
     finalists: Whole = Field(8, ge=1, description="genotypes of the smallest loss that go to the race")
     random: Whole = Field(4, ge=0, description="genotypes drawn uniformly that take part in the race")
+    generations: Whole = Field(
+        2, ge=0, description="times that the best of the race have children, before its first rung ends"
+    )
+    children: Whole = Field(4, ge=1, description="children of a generation")
+    parents: Whole = Field(3, ge=1, description="candidates that have children, the best so far")
     epochs: Annotated[tuple[Annotated[Whole, Field(ge=1)], ...], Items, Metavar("N,…")] = Field(
         (2, 6), min_length=1, description="epochs of the trainings of each rung, each a whole schedule"
     )
@@ -66,6 +71,8 @@ class Robust(Evolution):
         population, sample, candidates: As of `Evolution`.
         finalists: Genotypes of the smallest loss by the supernet's weights that go to the race.
         random: Genotypes drawn uniformly that go there, too.
+        generations, children, parents: How often, and how many cells, are born before the first rung ends; a
+            child is one of the best `parents` so far, changed in one place.
         epochs, keep: As of `gdas_tf.strategies.halving.Halving`.
         capacity: How much the logarithm of the number of weights counts beside the loss, each in units of its
             standard deviation over the cells that are compared (the first population, the rung). Trainings
@@ -89,6 +96,9 @@ class Robust(Evolution):
         candidates: int = 300,
         finalists: int = 8,
         random: int = 4,
+        generations: int = 2,
+        children: int = 4,
+        parents: int = 3,
         epochs: Sequence[int] = (2, 6),
         keep: float = 1 / 3,
         capacity: float = 1.0,
@@ -99,7 +109,8 @@ class Robust(Evolution):
             "weights", population, sample, candidates, validation_images=validation_images, **options
         )
         check_rising("robust.epochs", epochs)
-        self.finalists, self.random, self.rungs, self.keep = finalists, random, tuple(epochs), keep
+        self.finalists, self.drawn, self.rungs, self.keep = finalists, random, tuple(epochs), keep
+        self.generations, self.children, self.parents = generations, children, parents
         self.capacity = capacity
 
     @classmethod
@@ -110,52 +121,81 @@ class Robust(Evolution):
     def check(self, config: Config, data: DataSet) -> None:
         check_trials(config, data)
 
-    def scores(self, search: SearchModel, first: Sequence[tuple[Genotype, float]]) -> Scores:
-        supernet = search.supernet
-        sizes = functools.partial(drawing.weights_of, supernet=supernet)
-        found = [(loss, sizes(genotype)) for genotype, loss in first if math.isfinite(loss)]
-        scale = self.capacity * _exchange(found)
-        compared: dict[Genotype, float] = {}
+    def about(self, search: SearchModel, genotype: Genotype) -> Mapping[str, float]:
+        return {"weights": drawing.weights_of(genotype, search.supernet)}
 
-        def score(genotype: Genotype, loss: float) -> float:
-            if genotype not in compared:
-                compared[genotype] = loss - scale * math.log(sizes(genotype))
-                if self.journal.recall(scored=genotype.to_text()) is None:
-                    self.journal.add({"scored": genotype.to_text(), "score": _plain(compared[genotype])})
-            return compared[genotype]
-
-        return score
+    def scores(self, first: Sequence[Line]) -> Scores:
+        scale = self._exchange((loss_of(line), line["weights"]) for line in first)
+        return lambda line: loss_of(line) - scale * math.log(line["weights"])
 
     def search(self, trials: Trials) -> Iterator[Mapping[str, float]]:
         halving = Halving(self.name, self.rungs, self.keep, self.journal, self._compared)
-        for values in halving.run(self._line_up(), trials):
+        for values in halving.run(self._grown(self._line_up(), trials), trials):
             self.best, self.best_loss = halving.best.genotype, halving.best_loss
             yield values
 
     def _compared(self, outcomes: Sequence[Outcome]) -> list[float]:
         """What the candidates of a rung are compared by."""
-        whole = [(one.loss, one.parameters) for one in outcomes if math.isfinite(one.loss)]
-        scale = self.capacity * _exchange(whole)
+        scale = self._exchange((one.loss, one.parameters) for one in outcomes)
         return [one.loss - scale * math.log(max(one.parameters, 1)) for one in outcomes]
+
+    def _exchange(self, found: Iterable[tuple[float, float]]) -> float:
+        """How much loss is worth one unit of the logarithm of the weights.
+
+        `capacity` times the ratio of their standard deviations over some cells, (loss, weights) each.
+        """
+        whole = [(loss, math.log(max(weights, 1))) for loss, weights in found if math.isfinite(loss)]
+        if len(whole) < 2:
+            return 0.0
+        losses, sizes = map(statistics.pstdev, zip(*whole, strict=True))
+        return self.capacity * losses / sizes if sizes else 0.0
+
+    def _grown(self, line_up: Sequence[Candidate], trials: Trials) -> list[Candidate]:
+        """The line-up and the children of its best, generation after generation.
+
+        All are trained for the epochs of the first rung, which finds the outcomes then.
+        """
+        generator = random.Random(1_000_003 * self.task.seed + 0x67)
+        running = list(line_up)
+        for generation in range(self.generations):
+            outcomes = trials.run_all([candidate.genotype for candidate in running], self.rungs[0])
+            scores = self._compared(outcomes)
+            order = sorted(range(len(running)), key=lambda i: (scores[i], outcomes[i].loss, i))
+            parents = [running[i].genotype for i in order[: self.parents]]
+            known = {candidate.genotype for candidate in running}
+            for number, child in enumerate(self._children(parents, known, generator)):
+                running.append(Candidate(f"child-{generation}-{number}", child))
+        return running
+
+    def _children(
+        self, parents: Sequence[Genotype], known: set[Genotype], generator: random.Random
+    ) -> Iterator[Genotype]:
+        """`children` genotypes that nobody trained yet, each one of the parents changed in one place; fewer
+        where a hundred draws in a row find none."""
+        for _ in range(self.children):
+            for _ in range(100):
+                child = mutated(generator.choice(parents), self.task.space, generator)
+                if child not in known:
+                    known.add(child)
+                    yield child
+                    break
 
     def _line_up(self) -> list[Candidate]:
         """The finalists by the journal, which a search that goes on has as well, and the random cells."""
         from gdas_tf.spaces.genotype import Genotype
 
-        lines = self.journal.read()
-        scores = {line["scored"]: line["score"] for line in lines if "scored" in line}
-        judged = [line for line in lines if "number" in line and line["loss"] is not None]
-        judged.sort(key=lambda line: (scores[line["genotype"]], line["number"]))
+        judged = [line for line in self.journal.read() if "number" in line]
+        score = self.scores([line for line in judged if line["number"] <= self.size])
         found: list[Candidate] = []
         losses: set[float] = set()
-        for line in judged:
+        for line in sorted(judged, key=lambda line: (score(line), line["number"])):
             # Cells that compute the same have the same loss, to the last bit: as those that differ in edges
             # from a node that is zero. One of them is enough.
-            if len(found) < self.finalists and line["loss"] not in losses:
+            if line["loss"] is not None and len(found) < self.finalists and line["loss"] not in losses:
                 losses.add(line["loss"])
                 found.append(Candidate(f"supernet-{len(found)}", Genotype.from_text(line["genotype"])))
         known, proposed = {candidate.genotype for candidate in found}, len(found)
-        for genotype in self._drawn(self.random):
+        for genotype in self._drawn(self.drawn):
             if genotype not in known:
                 known.add(genotype)
                 found.append(Candidate(f"random-{len(found) - proposed}", genotype, random=True))
@@ -166,20 +206,6 @@ class Robust(Evolution):
 
         generator = np.random.default_rng([self.task.seed, 0x72])
         return [ordered(drawing.draw(self.task.space, generator, self.fixed_reduction)) for _ in range(count)]
-
-
-def _exchange(found: Sequence[tuple[float, float]]) -> float:
-    """How much loss is worth one unit of the logarithm of the weights, where both count as much: the ratio of
-    their standard deviations over some cells, (loss, weights) each."""
-    if len(found) < 2:
-        return 0.0
-    sizes = [math.log(max(weights, 1)) for _, weights in found]
-    spread = statistics.pstdev(sizes)
-    return statistics.pstdev(loss for loss, _ in found) / spread if spread else 0.0
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 STRATEGIES.register("robust", Robust)

@@ -30,6 +30,9 @@ OWN: dict[str, Any] = {
     "robust.candidates": 8,
     "robust.finalists": 3,
     "robust.random": 2,
+    "robust.generations": 1,
+    "robust.children": 2,
+    "robust.parents": 1,
     "robust.epochs": (1, 2),
     "robust.channels": 4,
     "robust.cells": 1,
@@ -48,8 +51,10 @@ def whole(tmp_path_factory) -> Run:
 
 def test_the_best_by_the_supernet_and_random_cells_race(whole: Run) -> None:
     judged = [line for line in _lines(whole) if "number" in line]
-    scores = {line["scored"]: line["score"] for line in _lines(whole) if "scored" in line}
-    assert len(scores) == len(judged)
+    drawn = [line for line in judged if line["number"] <= 4]
+    sizes = [math.log(line["weights"]) for line in drawn]
+    exchange = np.std([line["loss"] for line in drawn]) / np.std(sizes)
+    scores = {line["genotype"]: line["loss"] - exchange * math.log(line["weights"]) for line in judged}
     first = [line for line in _lines(whole) if line.get("round") == 1]
     last = [line for line in _lines(whole) if line.get("round") == 2]
     best, losses = [], []
@@ -57,8 +62,9 @@ def test_the_best_by_the_supernet_and_random_cells_race(whole: Run) -> None:
         if line["loss"] not in losses:  # else it computes the same as one that is there
             best.append(line["genotype"])
             losses.append(line["loss"])
-    assert {line["genotype"] for line in first if not line["random"]} == set(best[:3])
-    assert any(line["random"] for line in last) and len(last) < len(first) == 5
+    proposed = {line["genotype"] for line in first if line["candidate"].startswith("supernet")}
+    assert proposed == set(best[:3])
+    assert any(line["random"] for line in last) and len(last) < len(first) == 7
     config = whole.config
     with np.load(whole.file("search/logits.npz")) as arrays:
         found = Robust.from_config(config).genotype({name: arrays[name][-1] for name in arrays.files}, config)
@@ -87,6 +93,23 @@ def test_killed_in_the_race_and_resumed(whole: Run, tmp_path: Path, monkeypatch)
     monkeypatch.setattr(Trials, "submit", submit)
     search(run.config, data(), run, resume=True)
     assert_same_outcome(whole, run)
+
+
+def test_children_are_the_best_so_far_changed_in_one_place(whole: Run) -> None:
+    first = [line for line in _lines(whole) if line.get("round") == 1]
+    children = [line for line in first if line["candidate"].startswith("child")]
+    others = [line for line in first if line not in children]  # in the order of their scores
+    assert len(children) == 2
+
+    def edges(line: dict[str, Any]) -> list[tuple[int, str, int]]:
+        cell = Genotype.from_text(line["genotype"]).normal
+        return [(number, edge.operation, edge.input) for number, node in enumerate(cell) for edge in node]
+
+    # Which of the others was the best before the children came is told by the losses and sizes alone.
+    before = Robust()._compared([Outcome(x["loss"], 0.5, x["parameters"], 1.0) for x in others])
+    parent = edges(others[int(np.argmin(before))])
+    for child in map(edges, children):
+        assert sum(one not in parent for one in child) == 1
 
 
 def test_of_two_that_are_as_good_the_larger_one_wins() -> None:
