@@ -4,7 +4,7 @@
 
 Every search runs by the command line, with 10,000 images of CIFAR-10 of 16x16 pixels: half of them are D_T,
 half D_V. The sizes of each arm were chosen before the first run so that a search takes about three minutes of
-processor time; what it took stands beside its result. The truth is read once, when a search is finished. What
+processor time, `robust` and the race beside it about fourteen; what it took stands beside its result. The truth is read once, when a search is finished. What
 is finished is not done again. The table goes to the screen and to `results.json` in the folder of the runs.
 """
 
@@ -25,6 +25,9 @@ SHARED = (
     "--data-train-images 10000 --search-cells 1 --search-channels 16 --search-batch-size 64"
 )
 LOGITS = "--search-architecture-learning-rate 3e-3"
+DEEP = "--search-cells 3 --search-channels 8"
+"""Deeper and narrower, for the strategies whose trainings are to tell what a cell is worth in a deep network."""
+
 ARMS = {
     "random": "--search-strategy random",
     "gdas": f"--search-strategy gdas --search-epochs 36 {LOGITS}",
@@ -36,6 +39,13 @@ ARMS = {
     "evolution": "--search-strategy evolution --search-epochs 44 --evolution-candidates 200",
     "race": "--search-strategy race --race-candidates random:12 --race-epochs 2,4,8 "
     "--race-channels 16 --race-cells 1 --race-batch-size 64 --race-learning-rate 0.1",
+    "robust": f"--search-strategy robust {DEEP} --search-epochs 6 --robust-population 40 --robust-sample 10 "
+    "--robust-candidates 150 --robust-validation-images 1024 --robust-finalists 6 --robust-random 4 "
+    "--robust-generations 3 --robust-children 4 --robust-parents 3 --robust-epochs 2,4 --robust-keep 0.15 "
+    "--robust-channels 8 --robust-cells 3 --robust-batch-size 64 --robust-learning-rate 0.1 --robust-jobs 2",
+    "race, as long as robust": f"--search-strategy race {DEEP} --race-candidates random:26 --race-epochs 2,4 "
+    "--race-validation-images 1024 --race-keep 0.15 --race-channels 8 --race-cells 3 --race-batch-size 64 "
+    "--race-learning-rate 0.1 --race-jobs 2",
 }
 
 
