@@ -4,8 +4,9 @@
 
 Every search runs by the command line, with 10,000 images of CIFAR-10 of 16x16 pixels: half of them are D_T,
 half D_V. The sizes of each arm were chosen before the first run so that a search takes about three minutes of
-processor time, `robust` and the race beside it about fourteen; what it took stands beside its result. The truth is read once, when a search is finished. What
-is finished is not done again. The table goes to the screen and to `results.json` in the folder of the runs.
+processor time, `robust` and the race beside it about fourteen; what it took stands beside its result. The
+truth is read once, when a search is finished. What is finished is not done again. The table goes to the
+screen and to `results.json` in the folder of the runs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SHARED = (
 )
 LOGITS = "--search-architecture-learning-rate 3e-3"
 DEEP = "--search-cells 3 --search-channels 8"
-"""Deeper and narrower, for the strategies whose trainings are to tell what a cell is worth in a deep network."""
+"""Deeper and narrower, where trainings are to tell what a cell is worth in a deep network."""
 
 ARMS = {
     "random": "--search-strategy random",
