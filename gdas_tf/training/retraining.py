@@ -124,23 +124,10 @@ def retrain(
         RunError: the training diverged, or the disk is full.
     """
     settings = config.retrain
-    keras.utils.set_random_seed(config.seed)
-    options = network_options(config, data)
-    network = build(
-        settings.network,
-        genotype,
-        drop_path=settings.drop_path,
-        auxiliary=settings.auxiliary_weight > 0,
-        training=True,
-        seed=config.seed,
-        dtype=settings.precision,
-        **options,
-    )
     steps = steps_per_epoch(len(data.train.labels), settings.batch_size)
     learning_rate = learning_rate_of(settings, steps)
-    model = RetrainingModel(network, settings.auxiliary_weight)
-    model.compile(optimizer_of(settings, learning_rate), jit_compile=settings.jit_compile)
-    model.optimizer.build(network.trainable_variables)
+    model = model_to_train(config, data, genotype, learning_rate)
+    network = model.network
 
     # The network's variables include the statistics of batch norm and the state of drop-path.
     checkpoint = Checkpoint(run, "retrain", [*network.variables, *model.optimizer.variables])
@@ -176,10 +163,45 @@ def retrain(
             ],
         )
 
-    deployed = build(settings.network, genotype, **options)
+    deployed = build(settings.network, genotype, **network_options(config, data))
     copy_weights(network, deployed)
     save_model(deployed, run.file("model.keras"), data_record)
     return deployed
+
+
+def model_to_train(
+    config: Config,
+    data: DataSet,
+    genotype: Genotype | None,
+    learning_rate: keras.optimizers.schedules.LearningRateSchedule,
+) -> RetrainingModel:
+    """Returns the network of a genotype with fresh weights, compiled with the recipe's optimizer and loss.
+
+    Args:
+        config: configuration; `seed` and `retrain` count here.
+        data: the data set.
+        genotype: the cells; None if the network is built of none.
+        learning_rate: what `learning_rate_of` gives.
+
+    Raises:
+        UsageError: the network can't be built for the images.
+    """
+    settings = config.retrain
+    keras.utils.set_random_seed(config.seed)
+    network = build(
+        settings.network,
+        genotype,
+        drop_path=settings.drop_path,
+        auxiliary=settings.auxiliary_weight > 0,
+        training=True,
+        seed=config.seed,
+        dtype=settings.precision,
+        **network_options(config, data),
+    )
+    model = RetrainingModel(network, settings.auxiliary_weight)
+    model.compile(optimizer_of(settings, learning_rate), jit_compile=settings.jit_compile)
+    model.optimizer.build(network.trainable_variables)
+    return model
 
 
 def evaluate(model: keras.Model, data: DataSet, batch_size: int = 256) -> dict[str, Any]:

@@ -16,10 +16,9 @@ from gdas_tf.data.augmentation import Augmentation
 from gdas_tf.data.dataset import eval_batches, search_halves, steps_per_epoch, train_batches
 from gdas_tf.keras_backend import keras
 from gdas_tf.networks.derived import count_parameters
-from gdas_tf.networks.registry import build
 from gdas_tf.numerics.losses import cross_entropy, hits
 from gdas_tf.runtime import graphs_as_written
-from gdas_tf.training.retraining import RetrainingModel, learning_rate_of, network_options, optimizer_of
+from gdas_tf.training.retraining import RetrainingModel, learning_rate_of, model_to_train
 
 if TYPE_CHECKING:
     from gdas_tf.config.config import Config
@@ -91,21 +90,8 @@ class TrialTrainer:
     def _model(self, config: Config, genotype: Genotype) -> RetrainingModel:
         settings = config.retrain
         keras.backend.clear_session()
-        keras.utils.set_random_seed(config.seed)
-        network = build(
-            settings.network,
-            genotype,
-            drop_path=settings.drop_path,
-            auxiliary=settings.auxiliary_weight > 0,
-            training=True,
-            seed=config.seed,
-            dtype=settings.precision,
-            **network_options(config, self.data),
-        )
-        model = RetrainingModel(network, settings.auxiliary_weight)
-        model.compile(optimizer_of(settings, learning_rate_of(settings, self._steps(settings))))
-        model.optimizer.build(network.trainable_variables)
-        return model
+        learning_rate = learning_rate_of(settings, self._steps(settings))
+        return model_to_train(config, self.data, genotype, learning_rate)
 
     def _steps(self, settings: RetrainConfig) -> int:
         """Steps of an epoch."""
