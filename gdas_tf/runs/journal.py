@@ -55,7 +55,7 @@ class Journal:
         return None
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Writes a line.
+        """Writes a line; a number that is not finite becomes null.
 
         Raises:
             RunError: the disk is full.

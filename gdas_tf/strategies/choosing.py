@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -82,7 +81,7 @@ class ChoosingStrategy(Strategy):
             text = dataclasses.replace(genotype, name=None).to_text()
             line = {"epoch": epoch + 1, "genotype": text}
             if self.journal.recall(**line) is None:  # a search that was killed here has written some
-                self.journal.add({**line, "loss": loss if math.isfinite(loss) else None})
+                self.journal.add({**line, "loss": loss})
 
     def values(self) -> Mapping[str, float]:
         """The best loss, once it is known."""

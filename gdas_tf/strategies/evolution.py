@@ -248,8 +248,7 @@ class Evolution(ChoosingStrategy):
         text = genotype.to_text()
         line = self.journal.recall(number=number, genotype=text)
         if line is None:
-            loss = judge(genotype)
-            line = {"number": number, "genotype": text, "loss": loss if math.isfinite(loss) else None}
+            line = {"number": number, "genotype": text, "loss": judge(genotype)}
             line |= self.about(search, genotype)
             self.journal.add(line)
         return line
@@ -267,16 +266,7 @@ class Evolution(ChoosingStrategy):
             population.add(genotype, outcome.loss)
             if genotype not in written:
                 written.add(genotype)
-                self.journal.add(
-                    {
-                        "number": number,
-                        "genotype": genotype.to_text(),
-                        "loss": outcome.loss if math.isfinite(outcome.loss) else None,
-                        "accuracy": outcome.accuracy,
-                        "parameters": outcome.parameters,
-                        "failed": outcome.failed,
-                    }
-                )
+                self.journal.add({"number": number, "genotype": genotype.to_text(), **outcome.told()})
             if number == self.candidates and population.best[0] is None:
                 raise RunError(
                     f"evolution: all {len(written)} trainings failed, the last one because {outcome.failed}; "

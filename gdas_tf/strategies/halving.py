@@ -111,10 +111,7 @@ class Halving:
                     **line,
                     "genotype": candidate.genotype.to_text(),
                     "random": candidate.random,
-                    "loss": outcome.loss if math.isfinite(outcome.loss) else None,
-                    "accuracy": outcome.accuracy,
-                    "parameters": outcome.parameters,
-                    "failed": outcome.failed,
+                    **outcome.told(),
                 }
             )
 

@@ -53,6 +53,10 @@ class Outcome(NamedTuple):
     seconds: float
     failed: str | None = None
 
+    def told(self) -> dict[str, Any]:
+        """What the journal of a search says of it."""
+        return {name: getattr(self, name) for name in ("loss", "accuracy", "parameters", "failed")}
+
 
 class Pending:
     """A trial that may still be going on."""
