@@ -7,13 +7,13 @@ Example:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
+from gdas_tf.registry import did_you_mean
 from gdas_tf.spaces.base import CUSTOM, OPERATION_SETS, SearchSpace
 from gdas_tf.user_files import parse_yaml, read_text, user_path
 
@@ -99,8 +99,7 @@ def make(definition: Mapping[str, Any], what: str = "search space") -> SearchSpa
 def _check_keys(values: Mapping[Any, Any], known: Collection[str], what: str) -> None:
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(known)}"
+            hint = did_you_mean(str(key), known) or f"accepted are {', '.join(known)}"
             raise UsageError(f"{what}: unknown key {str(key)!r}; {hint}")
 
 

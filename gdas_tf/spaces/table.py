@@ -15,7 +15,6 @@ from __future__ import annotations
 import bisect
 import csv
 import dataclasses
-import difflib
 import io
 import math
 import re
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gdas_tf.errors import UsageError
+from gdas_tf.registry import did_you_mean
 from gdas_tf.spaces.base import SearchSpace
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.spaces.notation import CELL, cell_from_bars, cell_to_bars
@@ -128,8 +128,7 @@ class Table:
         """
         if name is None or name in self.columns:
             return name or self.columns[0]
-        near = difflib.get_close_matches(name, self.columns, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(self.columns)}"
+        hint = did_you_mean(name, self.columns) or f"accepted are {', '.join(self.columns)}"
         raise UsageError(f"table {self.path}: it has no column of accuracies {name!r}; {hint}")
 
     def best(self, column: str) -> float:
