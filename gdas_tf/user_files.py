@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,32 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError("not YAML that can be read: it is nested too deeply") from error
+
+
+def read_mapping(path: str | Path, what: str, holds: str) -> dict[str, Any]:
+    """Reads a YAML file, or a JSON file by its suffix, that holds values by name.
+
+    Args:
+        path: the file.
+        what: the thing, as an error names it: `configuration file a.yaml`.
+        holds: what stands in such a file, as an error says it: `it must hold sections`.
+
+    Returns:
+        The values, whose names are text; none of an empty file.
+
+    Raises:
+        UsageError: the file cannot be read, is not YAML or JSON, or holds something else.
+    """
+    text = read_text(path, what)
+    try:
+        values = parse_json(text) if Path(path).suffix.lower() == ".json" else parse_yaml(text)
+    except ValueError as error:  # a date that is none is one as well
+        raise UsageError(f"{what}: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{what}: found {values!r:.40}; {holds}")
+    return {str(name): value for name, value in values.items()}
 
 
 def read_npz(path: str | Path, what: str, advice: str) -> dict[str, np.ndarray]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gdas_tf.config.option import Option
-from gdas_tf.errors import UsageError
-from gdas_tf.user_files import parse_json, parse_yaml, read_text
+from gdas_tf.user_files import read_mapping
 
 
 def read_values(path: str | Path) -> dict[str, Any]:
@@ -18,17 +17,7 @@ def read_values(path: str | Path) -> dict[str, Any]:
     Raises:
         UsageError: the file can't be read, or isn't YAML or JSON.
     """
-    path = Path(path)
-    text = read_text(path, f"configuration file {path}")
-    try:
-        values = parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
-    except ValueError as error:  # a date that is none is one as well
-        raise UsageError(f"configuration file {path}: {' '.join(str(error).split())}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping):
-        raise UsageError(f"configuration file {path}: found {values!r:.40}; it must hold sections")
-    return {str(name): value for name, value in values.items()}
+    return read_mapping(path, f"configuration file {path}", "it must hold sections")
 
 
 def to_yaml(values: Sequence[tuple[Option, Any]], comments: bool = False) -> str:

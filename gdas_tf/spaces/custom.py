@@ -15,7 +15,7 @@ from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
 from gdas_tf.registry import did_you_mean
 from gdas_tf.spaces.base import CUSTOM, OPERATION_SETS, SearchSpace
-from gdas_tf.user_files import parse_yaml, read_text, user_path
+from gdas_tf.user_files import read_mapping, user_path
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -47,15 +47,8 @@ def read(path: str | Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     """
     path = user_path(path, "search space")
     what = f"search space {path}"
-    text = read_text(path, what)
-    try:
-        values = parse_yaml(text)
-    except ValueError as error:
-        raise UsageError(f"{what}: {' '.join(str(error).split())}") from error
-    if not isinstance(values, Mapping):
-        raise UsageError(f"{what}: found {values!r:.40}; accepted are the keys {', '.join(KEYS)}")
-    _check_keys(values, KEYS, what)
-    definition = {str(key): value for key, value in values.items()}
+    definition = read_mapping(path, what, f"accepted are the keys {', '.join(KEYS)}")
+    _check_keys(definition, KEYS, what)
     plugins = definition.pop(PLUGINS, None) or []
     if isinstance(plugins, str):
         plugins = [plugins]

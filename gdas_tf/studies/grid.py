@@ -31,7 +31,7 @@ from gdas_tf.config.config import Config
 from gdas_tf.config.fields import RULES, Text, Whole
 from gdas_tf.config.names import hint
 from gdas_tf.errors import UsageError
-from gdas_tf.user_files import parse_json, parse_yaml, read_text
+from gdas_tf.user_files import read_mapping
 
 FEWEST = 2
 """Runs of each arm without which there is no spread, and so nothing to compare."""
@@ -120,15 +120,9 @@ class Study(BaseModel):
         path, what = Path(path), f"study file {path}"
         if not path.is_file():
             raise UsageError(f"{what}: there is no such file")
-        text = read_text(path, what)
+        values = read_mapping(path, what, "it must hold name, arms and so on")
         try:
-            values = parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
-        except ValueError as error:
-            raise UsageError(f"{what}: {error}") from error
-        if not isinstance(values, Mapping):
-            raise UsageError(f"{what}: found {str(values)[:40]!r}; it must hold name, arms and so on")
-        try:
-            return cls(**{"name": path.stem, **{str(key): value for key, value in values.items()}})
+            return cls(**{"name": path.stem, **values})
         except UsageError as error:
             raise UsageError(f"{what}: {error}") from error
 
