@@ -44,6 +44,11 @@ Paths = tuple[Any, Any]
 run, or a list of one for each of them. The second is None where the reduction cell is fixed."""
 
 
+def both(paths: Sequence[Any]) -> Paths:
+    """What runs in the normal and in the reduction cells, of one for each kind that is searched."""
+    return paths[0], paths[1] if len(paths) > 1 else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What is searched.

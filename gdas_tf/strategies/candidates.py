@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gdas_tf.errors import DivergedError, UsageError
 from gdas_tf.numerics.lazy import tf
 from gdas_tf.spaces.genotype import Edge, Genotype, random_genotype
-from gdas_tf.strategies.base import Batch, Paths
+from gdas_tf.strategies.base import Batch, Paths, both
 from gdas_tf.supernet.paths import Sampled
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def paths_of(genotype: Genotype, space: SearchSpace) -> Paths:
     """
     found = indices_of(genotype, space)
     with tf.device("CPU:0"):
-        cells = [sampled(tf.constant(found[kind]), space) for kind in KINDS if kind in found]
-    return cells[0], cells[1] if len(cells) > 1 else None
+        return both([sampled(tf.constant(found[kind]), space) for kind in KINDS if kind in found])
 
 
 def draw(space: SearchSpace, generator: np.random.Generator, fixed_reduction: bool = False) -> Genotype:
@@ -155,7 +154,7 @@ def uniform(space: SearchSpace, kinds: Iterable[str], seed: int, step: tf.Tensor
             key = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64) * 2 + position])
             u = tf.random.stateless_uniform([2, space.edge_count], key)
             cells.append(sampled(_drawn(space, u[0], u[1]), space))
-    return cells[0], cells[1] if len(cells) > 1 else None
+    return both(cells)
 
 
 def _drawn(space: SearchSpace, order: tf.Tensor, operation: tf.Tensor) -> tf.Tensor:

@@ -15,8 +15,8 @@ from gdas_tf.config.fields import Section
 from gdas_tf.errors import UsageError
 from gdas_tf.numerics.lazy import tf
 from gdas_tf.numerics.losses import cross_entropy, hits
-from gdas_tf.strategies.base import STRATEGIES, Batch, Paths
-from gdas_tf.strategies.logits import LogitsStrategy, None_, accepted_as, both
+from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, both
+from gdas_tf.strategies.logits import LogitsStrategy, None_, accepted_as
 from gdas_tf.supernet.paths import Mixture
 
 if TYPE_CHECKING:

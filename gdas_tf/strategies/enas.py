@@ -15,7 +15,7 @@ from gdas_tf.config.fields import Number, Section, Whole
 from gdas_tf.numerics.lazy import tf
 from gdas_tf.numerics.losses import cross_entropy, hits
 from gdas_tf.strategies import candidates, sampling
-from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task
+from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task, both
 from gdas_tf.strategies.choosing import Batches, ChoosingStrategy
 
 if TYPE_CHECKING:
@@ -219,8 +219,7 @@ class ENAS(ChoosingStrategy):
 
     def _paths(self, written: Written) -> Paths:
         with tf.device("CPU:0"):
-            cells = [candidates.sampled(row, self.task.space) for row in written.rows]
-        return cells[0], cells[1] if len(cells) > 1 else None
+            return both([candidates.sampled(row, self.task.space) for row in written.rows])
 
     def _genotype(self, written: Written) -> Genotype:
         rows = dict(zip(self.task.cells, (row.numpy() for row in written.rows), strict=True))

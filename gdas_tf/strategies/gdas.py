@@ -17,8 +17,8 @@ from gdas_tf.errors import UsageError
 from gdas_tf.numerics.lazy import tf
 from gdas_tf.numerics.losses import cross_entropy, hits
 from gdas_tf.strategies import sampling
-from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task
-from gdas_tf.strategies.logits import LogitsStrategy, None_, accepted_as, both
+from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task, both
+from gdas_tf.strategies.logits import LogitsStrategy, None_, accepted_as
 from gdas_tf.strategies.topology import Topology
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gdas_tf.errors import UsageError
 from gdas_tf.numerics.lazy import tf
 from gdas_tf.strategies import sampling
-from gdas_tf.strategies.base import Batch, Paths, Strategy, Task
+from gdas_tf.strategies.base import Batch, Strategy, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,8 +188,3 @@ def accepted_as(name: str, value: object, accepted: Sequence[object]) -> None:
     """
     if value not in accepted:
         raise UsageError(f"{name} is {value!r}; accepted are {' and '.join(map(repr, accepted))}")
-
-
-def both(paths: Sequence[Any]) -> Paths:
-    """What runs in the normal and in the reduction cells, of one for each kind that is searched."""
-    return paths[0], paths[1] if len(paths) > 1 else None
