@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from gdas_tf.drawing.style import FAINT, INK, MUTED, save, styled
+from gdas_tf.drawing.style import FAINT, INK, MUTED, lines_behind, save, styled
 from gdas_tf.errors import UsageError
 from gdas_tf.operations.base import OPERATIONS
 from gdas_tf.spaces.base import SearchSpace
@@ -187,8 +187,7 @@ def _add_candidates(axes: Axes, losses: Sequence[float]) -> None:
     axes.plot(numbers, losses, ".", color=FAINT, markersize=4.0, label="each candidate")
     axes.plot(numbers, best, color=INK, linewidth=1.6, drawstyle="steps-post", label="the best so far")
     axes.set(title="Loss of the candidates", xlabel="candidate")
-    axes.grid(axis="y", color="#e6e9ed", linewidth=0.8)
-    axes.set_axisbelow(True)
+    lines_behind(axes, "y")
     axes.set_xlim(0, len(losses) + 1)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
@@ -256,8 +255,7 @@ def _add_curves(
             solid_capstyle="round",
         )
     axes.set(title=title, xlabel=rounds)
-    axes.grid(axis="y", color="#e6e9ed", linewidth=0.8)
-    axes.set_axisbelow(True)
+    lines_behind(axes, "y")
     axes.set_xlim(0, max(epochs) * 1.03 or 1)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))

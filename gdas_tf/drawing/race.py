@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gdas_tf.drawing.style import INK, save, styled
+from gdas_tf.drawing.style import INK, lines_behind, save, styled
 from gdas_tf.errors import UsageError
 
 _LEADER = "#1f8fb8"
@@ -34,8 +34,7 @@ def draw_race(lines: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     with styled(path):
         figure = Figure(figsize=(9.0, 3.6), layout="constrained")
         axes = figure.subplots()
-        axes.grid(axis="y", color="#e6e9ed", linewidth=0.8)
-        axes.set_axisbelow(True)
+        lines_behind(axes, "y")
         _add_rungs(axes, lines)
         axes.legend(loc="best", fontsize=8.0)
         save(figure, path)

@@ -11,14 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gdas_tf.drawing.style import FAINT, INK, MUTED, save, styled
+from gdas_tf.drawing.style import FAINT, INK, MUTED, lines_behind, save, styled
 from gdas_tf.operations.base import OPERATIONS
 from gdas_tf.spaces.base import SearchSpace
 
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a5195", "#4c4c4c")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 _PERCENT = FuncFormatter(lambda value, _: f"{value:g} %")
-_GRID = {"color": "#e6e9ed", "linewidth": 0.8}
 
 
 def draw_samples(samples: Mapping[str, Sequence[float]], path: str | Path) -> None:
@@ -52,8 +51,7 @@ def draw_samples(samples: Mapping[str, Sequence[float]], path: str | Path) -> No
         axes.set_yticks(range(len(samples)), list(samples))
         axes.set_ylim(len(samples) - 0.35, -0.5)
         axes.xaxis.set_major_formatter(_PERCENT)
-        axes.grid(axis="x", **_GRID)
-        axes.set_axisbelow(True)
+        lines_behind(axes, "x")
         axes.set_xlabel("test accuracy; below the points mean and 95 % interval")
         save(figure, path)
 
@@ -169,8 +167,7 @@ def draw_agreement(rows: Sequence[tuple[str, float, float]], path: str | Path) -
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(0, 100)
         axes.xaxis.set_major_formatter(_PERCENT)
-        axes.grid(axis="x", **_GRID)
-        axes.set_axisbelow(True)
+        lines_behind(axes, "x")
         axes.set_xlabel("edges that two seeds have in common, with the same operation; orange: by chance")
         save(figure, path)
 
@@ -190,7 +187,6 @@ def _finish(axes: Any, x: str, y: str) -> None:
     axes.set(xlabel=x, ylabel=y)
     axes.yaxis.set_major_formatter(_PERCENT)
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.grid(**_GRID)
-    axes.set_axisbelow(True)
+    lines_behind(axes)
     axes.tick_params(color=FAINT)
     axes.spines[["left", "bottom"]].set_color(MUTED)

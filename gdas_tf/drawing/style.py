@@ -10,10 +10,12 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import matplotlib.colors
 import matplotlib.style
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
@@ -76,6 +78,12 @@ def save(figure: Figure, path: str | Path) -> None:
     metadata = {"Software": None} if Path(path).suffix == ".png" else {"Date": None, "Creator": None}
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=RESOLUTION, metadata=metadata)
+
+
+def lines_behind(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
+    """Draws faint lines at the marks of an axis, behind all else."""
+    axes.grid(axis=axis, color="#e6e9ed", linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 def ink_on(color: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from gdas_tf.drawing.style import FAINT, INK, MUTED, save, styled
+from gdas_tf.drawing.style import FAINT, INK, MUTED, lines_behind, save, styled
 
 
 def draw_truth(accuracies: Sequence[float | None], best: float, title: str, path: str | Path) -> None:
@@ -58,8 +58,7 @@ def draw_truth(accuracies: Sequence[float | None], best: float, title: str, path
         lowest, highest = min(known, default=best), max([*known, best])
         room = max(highest - lowest, 1.0)
         axes.set_ylim(max(0.0, lowest - 0.15 * room), min(101.0, highest + 0.15 * room))
-        axes.grid(axis="y", color="#e6e9ed", linewidth=0.8)
-        axes.set_axisbelow(True)
+        lines_behind(axes, "y")
         axes.xaxis.set_major_locator(MaxNLocator(8, steps=(1, 2, 5, 10), integer=True))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}%"))
         save(figure, path)
