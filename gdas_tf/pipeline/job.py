@@ -15,11 +15,13 @@ from gdas_tf.errors import UsageError
 from gdas_tf.notes import note
 from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.pipeline.measured_data import compared
+from gdas_tf.pipeline.truth import open_table
 from gdas_tf.runs.run import Run
 
 if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.data.identity import DataRecord
+    from gdas_tf.spaces.table import Table
 
 
 class Job:
@@ -101,6 +103,15 @@ class Job:
             advice += "begin another run directory"
         data, self.about_data = compared(data, record, owner, self.accept_changed_data, advice)
         return data
+
+    @cached_property
+    def table(self) -> Table | None:
+        """The table of true accuracies that the configuration names (`search.table`), read once, or None.
+
+        Raises:
+            UsageError: it cannot be read, lacks the column, or is one of another space.
+        """
+        return open_table(self.config)
 
     @property
     def data_record(self) -> DataRecord | None:

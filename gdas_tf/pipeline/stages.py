@@ -27,7 +27,7 @@ from gdas_tf.pipeline.artefacts import (
 )
 from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job
-from gdas_tf.pipeline.truth import look_up, open_table, true_curve
+from gdas_tf.pipeline.truth import look_up, true_curve
 from gdas_tf.runs.journal import Journal
 from gdas_tf.runs.run import Run
 
@@ -56,7 +56,7 @@ def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | Non
     from gdas_tf import preflight
 
     try:
-        open_table(job.config)
+        job.table  # noqa: B018 (to read it is to check it)
         preflight.check_before_start(job.config, job.data, stages, genotype, job.run.path)
     except (UsageError, RunError):
         if job.config_before not in (None, job.config):
@@ -171,7 +171,7 @@ def run_derivation(job: Job) -> dict[str, Any]:
         raise MissingStageError(run.path, "no logits", "search")
     genotype = genotype_of_logits(logits, job.config)
     truth = {}
-    if (table := open_table(job.config)) is not None:
+    if (table := job.table) is not None:
         column = job.config.search.table_column
         curve = true_curve(load_arrays(logits), job.config, table, column)
         truth = {"truth": {**look_up(genotype, table, column), "epochs": curve}}
@@ -293,7 +293,7 @@ def run_drawing(job: Job) -> dict[str, Any]:
     pictures = []
     if run.begun("search") and run.file("search/logits.npz").exists():
         pictures += _draw_search(run)
-        if (table := open_table(run.config)) is not None:
+        if (table := job.table) is not None:
             arrays = load_arrays(run.file("search/logits.npz"))
             pictures.append(run.file("pictures/true_accuracy.png"))
             _draw_truth(true_curve(arrays, run.config, table, run.config.search.table_column), run, table)
