@@ -75,16 +75,6 @@ def warn(warnings: Sequence[str]) -> None:
         say(f"warning: {in_flags(line)}")
 
 
-def duration(seconds: float) -> str:
-    """Returns a duration as a person would say it: `8 s`, `3 min 20 s`, `2 h 5 min`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
-
-
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Returns rows of equally many texts in columns.
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import duration, print_result, table
+from gdas_tf.cli.console import print_result, table
 from gdas_tf.cli.job import new_job, open_job
 from gdas_tf.errors import UsageError
 from gdas_tf.files import is_run_directory
+from gdas_tf.notes import duration
 
 _DESCRIPTION = """\
 Trains the network built of a genotype from scratch, on all training images. The genotype is that of the run

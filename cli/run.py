@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import duration, print_result, table, warn
+from gdas_tf.cli.console import print_result, table, warn
 from gdas_tf.cli.job import new_job
 from gdas_tf.cli.lookup import describe
 from gdas_tf.config.sections import SECTIONS
 from gdas_tf.errors import UsageError
+from gdas_tf.notes import duration
 from gdas_tf.runs.run import FILES
 
 if TYPE_CHECKING:

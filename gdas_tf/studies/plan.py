@@ -9,6 +9,7 @@ from typing import Any
 
 from gdas_tf.config.config import Config
 from gdas_tf.errors import UsageError
+from gdas_tf.notes import duration
 from gdas_tf.studies.grid import FEWEST, Arm, Study, cells, search_key
 from gdas_tf.studies.statistics import ALPHA, POWER, detectable
 
@@ -105,8 +106,8 @@ def fit(study: Study, cost: Costs, budget: float, jobs: int) -> Study:
     least = study.model_copy(update={"seeds": FEWEST, "random": FEWEST})
     if cost.seconds(least, jobs) > budget:
         raise UsageError(
-            f"budget: {_duration(budget)} buy less than {FEWEST} runs of each arm, which take about "
-            f"{_duration(cost.seconds(least, jobs))} here; raise the budget, or make the runs smaller "
+            f"budget: {duration(budget)} buy less than {FEWEST} runs of each arm, which take about "
+            f"{duration(cost.seconds(least, jobs))} here; raise the budget, or make the runs smaller "
             "(search.epochs, retrain.epochs, retrain.channels, data.image_size)"
         )
     searched, random = bool(study.searched()), len(study.searched()) < len(study.arms)
@@ -192,16 +193,8 @@ def describe(study: Study, config: Config, jobs: int, cost: Costs | None) -> lis
     line = f"study {study.name}: {searches(study)} searches and {count} trainings on {config.data.name}"
     line += f", {jobs} at a time" * (jobs > 1)
     if cost is not None:
-        line += f"; about {_duration(cost.seconds(study, jobs))}"
+        line += f"; about {duration(cost.seconds(study, jobs))}"
     lines = [line, *what_it_sees(study)]
     if cost is not None and cost.unknown:
         lines.append(f"the search of {', '.join(cost.unknown)} could not be timed, and is not in that time")
     return lines
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -12,6 +12,7 @@ import numpy as np
 from gdas_tf.drawing import studies as pictures
 from gdas_tf.drawing.cells import draw_cell
 from gdas_tf.files import atomic_write, write_json
+from gdas_tf.notes import duration
 from gdas_tf.runs.run import Run
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.studies.analysis import analyse, incumbents
@@ -164,12 +165,4 @@ def _count(value: float | None) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return (
-        f"{value:.0f} s"
-        if value < 120
-        else f"{value / 60:.1f} min"
-        if value < 7200
-        else f"{value / 3600:.1f} h"
-    )
+    return "–" if value is None else duration(value)

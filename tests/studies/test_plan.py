@@ -54,7 +54,7 @@ def test_a_budget_is_used_and_not_passed() -> None:
 def test_a_budget_that_buys_less_than_two_of_each_is_refused() -> None:
     least = COST.seconds(STUDY.model_copy(update={"seeds": 2, "random": 2}), 1)
     assert fit(STUDY, COST, least, 1).seeds == 2
-    with pytest.raises(UsageError, match="less than 2 runs of each arm, which take about 7 min here"):
+    with pytest.raises(UsageError, match="less than 2 runs of each arm, which take about 7 min 20 s here"):
         fit(STUDY, COST, least - 1, 1)
 
 
