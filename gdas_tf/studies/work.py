@@ -150,9 +150,16 @@ def draw(config: Config) -> Genotype:
     return random_genotype(config.space, config.seed, config.search.reduction)
 
 
+def can_be_timed(config: Config) -> bool:
+    """Whether the steps of two short epochs tell how long a search takes: not where it trains candidates."""
+    from gdas_tf.strategies.base import STRATEGIES
+
+    strategy = STRATEGIES.get(config.search.strategy).from_config(config)
+    return strategy.trains_supernet and not strategy.then_trials
+
+
 def _time(cell: Cell, path: Path) -> dict[str, Any]:
     from gdas_tf.data.dataset import search_halves, steps_per_epoch
-    from gdas_tf.strategies.base import STRATEGIES
     from gdas_tf.training.retraining import retrain
     from gdas_tf.training.search import search
 
@@ -163,8 +170,7 @@ def _time(cell: Cell, path: Path) -> dict[str, Any]:
     train_size = len(data.train)
     halves = min(map(len, search_halves(data.train.labels, config.seed)))
     found: dict[str, Any] = {"loading": loading, "training_images": train_size}
-    strategy = STRATEGIES.get(config.search.strategy)
-    if not cell.random and cell.search_of is None and getattr(strategy, "trains_supernet", True):
+    if not cell.random and cell.search_of is None and can_be_timed(config):
         short = _part(data, 2 * _TIMED_STEPS * config.search.batch_size)
         run = Run.create(path / "search", config.override({"search.epochs": 2}))
         search(run.config, short, run)
