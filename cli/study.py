@@ -82,16 +82,21 @@ def main(args: argparse.Namespace) -> int:
     from gdas_tf.studies.plan import parse_duration
     from gdas_tf.studies.runner import run_study
 
-    with progress_on_stderr():
-        result = run_study(
-            folder,
-            study,
-            jobs=args.jobs if args.jobs is not None else default_jobs(),
-            budget=parse_duration(args.budget) if args.budget else None,
-            executor=args.executor,
-            scheduler=args.scheduler,
-            only_plan=args.plan,
-        )
+    try:
+        with progress_on_stderr():
+            result = run_study(
+                folder,
+                study,
+                jobs=args.jobs if args.jobs is not None else default_jobs(),
+                budget=parse_duration(args.budget) if args.budget else None,
+                executor=args.executor,
+                scheduler=args.scheduler,
+                only_plan=args.plan,
+            )
+    except RunError as error:
+        if not StudyFolder.is_one(folder):
+            raise
+        raise RunError(f"{error}; when that is mended, go on with: {args.go_on_with}") from error
     if args.plan:
         print_result(args.json, result["plan"], "\n".join(result["plan"]["lines"]))
         return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 PLUGIN = """
+import contextlib
 import os
 import keras
 from keras import layers
@@ -20,6 +21,10 @@ def small(genotype, image_shape, classes, *, training=False, seed=None, **option
         wanted = open("break").read().split()
         if str(seed) in wanted:
             raise ValueError("broken on purpose")
+    if training and os.path.exists("fill") and str(seed) == open("fill").read():
+        with contextlib.suppress(OSError), open("out/ballast", "wb", buffering=0) as file:
+            while file.write(b"0" * 4096):
+                pass
     image = keras.Input(image_shape, name="image")
     x = layers.Conv2D(4, 3, activation="relu", name="only_conv")(image)
     x = layers.GlobalAveragePooling2D(name="pool")(x)

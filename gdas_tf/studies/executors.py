@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.files import write_json, writing
 from gdas_tf.machine import cores
 from gdas_tf.studies.folder import StudyFolder
 
@@ -86,7 +87,6 @@ class _Processes:
     def run(self, task: Task) -> int | None:
         folder = StudyFolder(task.folder)
         log = folder.log_path(task.name)
-        log.parent.mkdir(parents=True, exist_ok=True)
         folder.outcome_path(task.name).unlink(missing_ok=True)
         environment = {**os.environ, **_ENVIRONMENT}
         environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -141,14 +141,21 @@ def _wait(process: subprocess.Popen, stop: str) -> int:
 
 
 def perform(task: Task, processes: _Processes | None = None) -> dict[str, Any]:
-    """Runs a task in a process of its own, and returns its outcome; never raises but for the disk."""
-    processes = processes or _Processes()
+    """Runs a task in a process of its own, and returns its outcome; a full disk is one as well."""
+    processes, folder = processes or _Processes(), StudyFolder(task.folder)
+    log = folder.log_path(task.name)
+    try:
+        with writing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
+    except RunError as error:
+        return _failed(task, str(error))
     try:
         code = processes.run(task)
     finally:
         if sys.exc_info()[0] is not None:
             processes.close()
-    outcome = StudyFolder(task.folder).outcome(task.name)
+    outcome = folder.outcome(task.name)
     if outcome is None:
         how = f"its process ended with exit code {code}"
         if code is not None and code < 0:
@@ -156,8 +163,17 @@ def perform(task: Task, processes: _Processes | None = None) -> dict[str, Any]:
                 how = f"its process was ended by {signal.Signals(-code).name}"
             if code == -9:
                 how += ", as the system does where memory is short"
-        outcome = {"task": task.name, "phase": task.phase, "ok": False, "wrong_use": False, "message": how}
+        outcome = _failed(task, how)
+        # On a full disk a process cannot say what is wrong; this one, which finds the same, can.
+        try:
+            write_json(folder.outcome_path(task.name), outcome)
+        except RunError as error:
+            outcome = _failed(task, str(error))
     return outcome
+
+
+def _failed(task: Task, message: str) -> dict[str, Any]:
+    return {"task": task.name, "phase": task.phase, "ok": False, "wrong_use": False, "message": message}
 
 
 class LocalExecutor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import shutil
 import sys
@@ -23,7 +24,7 @@ from typing import Any
 from gdas_tf import pipeline
 from gdas_tf.config.config import Config
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.files import TEMPORARY, atomic_path, is_run_directory, write_json
+from gdas_tf.files import TEMPORARY, atomic_path, is_run_directory, write_json, writing
 from gdas_tf.runs.run import Run
 from gdas_tf.spaces.genotype import Genotype, random_genotype
 from gdas_tf.studies.folder import StudyFolder
@@ -255,12 +256,24 @@ def _end_with_parent() -> None:
     """Ends this process at once when stdin does; a checkpoint is never half written."""
 
     def watch() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while sys.stdin.buffer.read(1):
+        with contextlib.suppress(OSError):
+            while os.read(0, 1):  # not by sys.stdin, the lock of which would make the end of Python a crash
                 pass
         os._exit(3)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _message(error: Exception, log: Path) -> str:
+    """What an error says, in a line. A full disk is that of the log, as of Keras' lines of progress: whatever
+    writes another file names it."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        try:
+            with writing(log):
+                raise error
+        except RunError as named:
+            return str(named)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def main(arguments: list[str]) -> int:
@@ -278,13 +291,14 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         import traceback
 
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        outcome |= {"ok": False, "wrong_use": False, "message": message}
+        with contextlib.suppress(OSError):  # the log is on a disk that may be full
+            traceback.print_exc()
+        outcome |= {"ok": False, "wrong_use": False, "message": _message(error, folder.log_path(task))}
     outcome["seconds"] = time.monotonic() - started
-    if not outcome["ok"]:
-        print(f"failed: {outcome['message']}", flush=True)
     write_json(folder.outcome_path(task), outcome)
+    if not outcome["ok"]:
+        with contextlib.suppress(OSError):
+            print(f"failed: {outcome['message']}", flush=True)
     return 0 if outcome["ok"] else 1
 
 

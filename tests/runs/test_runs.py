@@ -13,6 +13,7 @@ import textwrap
 import numpy as np
 import pytest
 import yaml
+from small_disks import small_disk
 
 from gdas_tf.config.config import Config
 from gdas_tf.errors import RunError, UsageError
@@ -111,13 +112,8 @@ def test_folder_in_the_way_of_a_path(tmp_path):
 @pytest.fixture
 def tiny_disk(tmp_path):
     """A file system of 512 KiB of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "512k") as folder:
+        yield folder
 
 
 def test_full_disk_keeps_run_intact(tiny_disk):

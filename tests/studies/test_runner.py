@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from small_disks import small_disk
 from study_helpers import lay_out, run, start
 
 from gdas_tf.runs.run import Run
@@ -190,6 +191,31 @@ def test_ctrl_c_ends_all_and_says_how_to_go_on(tmp_path) -> None:
     assert "go on with: gdas-tf study a --resume" in err
     assert "Traceback" not in err
     assert not workers(tmp_path)
+
+
+def test_a_full_disk_ends_it_and_it_goes_on_when_there_is_space(tmp_path) -> None:
+    lay_out(tmp_path, "  one: {cells: random}\n  two: {cells: random}\n", seeds=2, random=2)
+    (tmp_path / "mine.yaml").open("a").write("questions: [[one, two]]\n")
+    with small_disk(tmp_path / "out", "8m") as out:
+        code, _, err = run(tmp_path, "mine.yaml", "out", "--jobs", "1", "--plan")
+        assert code == 0, err
+        seeds = {cell.name: cell.config.seed for cell in cells(StudyFolder(out).study())}
+        (tmp_path / "fill").write_text(str(seeds["one-2"]))
+        code, _, err = run(tmp_path, "out", "--resume", "--jobs", "1")
+        last = err.splitlines()[-1]
+        assert code == 1, err
+        assert "no space left on the disk; free some" in last
+        assert last.endswith("when that is mended, go on with: gdas-tf study out --resume")
+        assert "Traceback" not in err
+        finished = out / "runs" / "one-1" / "model.keras"
+        written = finished.stat().st_mtime_ns
+        assert not (out / "runs" / "two-2").exists()
+        (tmp_path / "fill").unlink()
+        (out / "ballast").unlink()
+        code, _, err = run(tmp_path, "out", "--resume", "--jobs", "1")
+        assert code == 0, err
+        assert finished.stat().st_mtime_ns == written
+        assert len(json.loads((out / "report.json").read_text())["runs"]) == 4
 
 
 def test_a_budget_is_measured_and_planned(tmp_path) -> None:
