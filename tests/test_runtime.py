@@ -9,42 +9,54 @@ import sys
 import pytest
 import tensorflow as tf
 
-from gdas_tf.runtime import graphs_as_written
+from gdas_tf.runtime import graphs_as_written, keep_kernels, set_threads
 
 
-def _threads(environment: dict[str, str], before: str = "") -> int:
-    code = f"""
-import tensorflow as tf
-from gdas_tf.runtime import set_threads
-{before}
-set_threads()
-print(tf.config.threading.get_intra_op_parallelism_threads())
-"""
-    environment = {**os.environ, **environment, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What `set_threads` chooses in a process where nobody has chosen yet, and there is no GPU."""
+    found: list[int] = []
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", found.append)
+    return found
 
 
-def test_threads_are_set() -> None:
-    assert 1 <= _threads({}) <= max(1, (os.cpu_count() or 1) // 4)
+def test_threads_are_set(chosen: list[int]) -> None:
+    set_threads()
+    (threads,) = chosen
+    assert 1 <= threads <= max(1, (os.cpu_count() or 1) // 4)
 
 
-@pytest.mark.parametrize(
-    ("environment", "before", "threads"),
-    [
-        ({}, "tf.config.threading.set_intra_op_parallelism_threads(7)", 7),
-        ({}, "tf.constant(1.0) + 1", 0),
-        ({"TF_NUM_INTRAOP_THREADS": "3"}, "", 0),
-    ],
-    ids=["chosen", "running", "environment"],
-)
-def test_threads_are_left_as_they_are(environment: dict[str, str], before: str, threads: int) -> None:
-    assert _threads(environment, before) == threads
+def test_threads_that_were_chosen_are_left(chosen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 7)
+        set_threads()
+    with monkeypatch.context() as patch:
+        patch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+        set_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])
+        set_threads()
+    assert chosen == []
 
 
-def _kernels_made(environment: dict[str, str]) -> list[int]:
-    """Returns how many kernels oneDNN makes in each of three equal passes, forward and backward."""
+def test_threads_of_a_tensorflow_that_runs_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert float(tf.constant(1.0) + 1) == 2.0
+    before = tf.config.threading.get_intra_op_parallelism_threads()
+    with pytest.raises(RuntimeError, match="cannot be modified after initialization"):
+        tf.config.threading.set_intra_op_parallelism_threads(before + 1)
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
+        patch.setattr("gdas_tf.runtime.cores", lambda: 4 * (before + 1))
+        set_threads()
+    assert tf.config.threading.get_intra_op_parallelism_threads() == before
+
+
+def test_kernels_are_kept() -> None:
+    """oneDNN makes them in the first of three equal passes, forward and backward."""
     code = """
 import tensorflow as tf
 from gdas_tf.runtime import keep_kernels
@@ -62,20 +74,17 @@ for number in range(3):
     inherited = {key: value for key, value in os.environ.items() if key != "TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE"}
     # One thread: each keeps its own.
     fixed = {"CUDA_VISIBLE_DEVICES": "", "ONEDNN_VERBOSE": "2", "TF_NUM_INTEROP_THREADS": "1"}
-    environment = {**inherited, **fixed, **environment}
+    environment = {**inherited, **fixed}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return [part.count(",create") for part in done.stdout.split("pass\n")[:3]]
-
-
-def test_kernels_are_kept() -> None:
-    first, *further = _kernels_made({})
+    first, *further = [part.count(",create") for part in done.stdout.split("pass\n")[:3]]
     assert first > 0 and further == [0, 0]
 
 
-def test_kernels_are_not_kept_if_that_was_chosen() -> None:
-    _, *further = _kernels_made({"TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE": "true"})
-    assert min(further) > 0
+def test_kernels_are_not_kept_if_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE", "true")
+    keep_kernels()
+    assert os.environ["TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE"] == "true"
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="the optimizer stays on on a GPU")
