@@ -34,8 +34,9 @@ def test_a_users_network(tmp_path, monkeypatch) -> None:
     Path("mine.py").write_text(PLUGIN)
     images = np.random.default_rng(0).integers(0, 255, (60, 8, 8, 1), np.uint8)
     np.savez("noise.npz", images=images, labels=np.arange(60) % 3)
-    tiny = "--search-epochs 1 --search-channels 2 --search-nodes 2 --search-batch-size 8 --retrain-epochs 1"
+    tiny = "--search-epochs 1 --search-channels 2 --search-nodes 1 --search-batch-size 8 --retrain-epochs 1"
     tiny += " --retrain-channels 4 --benchmark-seconds 0.02 --benchmark-rounds 1 --data noise.npz"
+    tiny += " --search-operations skip_connect,conv_1x1 --export-formats onnx"
     own = ["--plugins", "mine.py", "--retrain-network", "mine"]
     assert main(["run", "run", *own, *tiny.split(), "--json"]) == 0
     from keras.saving import load_model

@@ -35,8 +35,9 @@ def _alone(tmp_path, monkeypatch) -> None:
 def _run(name: str, plugin: str) -> int:
     Path(f"{name}.py").write_text(plugin.replace("NAME", repr(name)))
     np.savez("noise.npz", images=np.linspace(0, 1, 3840).reshape(60, 8, 8, 1), labels=np.arange(60) % 3)
-    tiny = "--search-epochs 1 --search-channels 2 --search-nodes 2 --search-batch-size 8 --retrain-epochs 1"
+    tiny = "--search-epochs 1 --search-channels 2 --search-nodes 1 --search-batch-size 8 --retrain-epochs 1"
     tiny += " --retrain-channels 4 --benchmark-seconds 0.02 --benchmark-rounds 1 --data noise.npz --json"
+    tiny += " --export-formats onnx"
     return main(f"run run --plugins {name}.py --search-operations none,{name} {tiny}".split())
 
 

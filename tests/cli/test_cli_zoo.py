@@ -69,7 +69,7 @@ def test_a_genotype_that_is_given_is_not_searched(capsys: pytest.CaptureFixture)
     assert not Path("run/search").exists()
 
 
-@pytest.mark.parametrize("name", ["resnet20", "small_densenet"])
+@pytest.mark.parametrize("name", [pytest.param("resnet20", marks=pytest.mark.slow), "small_densenet"])
 def test_a_network_stage_by_stage(name: str, capsys: pytest.CaptureFixture, small_densenet: str) -> None:
     assert main(["retrain", "run", "--network", name, *TINY]) == 0
     assert main(["retrain", "run", "--resume"]) == 0  # it knows its network
@@ -108,6 +108,7 @@ def test_a_genotype_of_nas_bench_201_brings_its_space(capsys: pytest.CaptureFixt
     text = "|skip_connect~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
     assert main(["run", "run", "--genotype", text, *TINY, "--export-formats", "saved_model", "--json"]) == 0
     assert text in json.loads(capsys.readouterr().out)["genotype"]
+    assert json.loads(Path("run/genotype.json").read_text())["cell"] == text
     assert Config.from_file("run/config.yaml").search.space == "nasbench201"
 
 
