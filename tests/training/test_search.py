@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -33,6 +34,10 @@ from gdas_tf.training.search import build_search_model, search
 from gdas_tf.training.search_model import SearchModel
 
 SPACE = SearchSpace.named("gdas")
+
+
+SMALL = {"search__nodes": 1, "search__operations": "none,skip_connect,conv_1x1"}
+"""For a search of which only the course counts: it is traced in a third of the time."""
 
 
 def _data(examples: int = 48, size: int = 8) -> DataSet:
@@ -506,10 +511,33 @@ class _Dies(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_resumed_search_is_the_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, np.ndarray]]:
+    """A search that was never stopped, and its arrays."""
+    run = Run.create(tmp_path_factory.mktemp("whole") / "run", _config())
+    return run, search(run.config, _data(), run)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A small search that was stopped after the first of its three epochs."""
+    run = Run.create(tmp_path_factory.mktemp("stopped") / "run", _config(**SMALL))
+    with pytest.raises(KeyboardInterrupt):
+        search(run.config, _data(), run, callbacks=[_Dies(1, 0)])
+    return run
+
+
+def _copy(run: Run, folder: Path) -> Run:
+    shutil.copytree(run.path, folder / "copy")
+    return Run.open(folder / "copy")
+
+
+def test_resumed_search_is_the_uninterrupted_one(
+    tmp_path: Path, whole: tuple[Run, dict[str, np.ndarray]]
+) -> None:
     config, data = _config(), _data()
-    whole, broken = Run.create(tmp_path / "whole", config), Run.create(tmp_path / "broken", config)
-    expected = search(config, data, whole)
+    broken = Run.create(tmp_path / "broken", config)
+    whole, expected = whole
     with pytest.raises(KeyboardInterrupt):
         search(config, data, broken, callbacks=[_Dies(2, 1)])
     # As if killed after the metrics of an epoch were written, but before its checkpoint.
@@ -557,7 +585,7 @@ class _Counter(GDAS):
 
 def test_a_strategy_keeps_its_own_state_and_sees_all_of_d_v(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(STRATEGIES._items, "gdas", _Counter)
-    config, data = _config(), _data()
+    config, data = _config(**SMALL), _data()
     whole, broken = Run.create(tmp_path / "whole", config), Run.create(tmp_path / "broken", config)
     expected = search(config, data, whole)
     with pytest.raises(KeyboardInterrupt):
@@ -569,22 +597,21 @@ def test_a_strategy_keeps_its_own_state_and_sees_all_of_d_v(tmp_path: Path, monk
         np.testing.assert_array_equal(found[name], values)
 
 
-def test_resuming_a_finished_search_changes_nothing(tmp_path: Path) -> None:
-    config = _config(search__epochs=1)
-    run = Run.create(tmp_path / "run", config)
-    first = search(config, _data(), run)
-    again = search(config, _data(), run, resume=True)
-    np.testing.assert_array_equal(first["normal"], again["normal"])
+def test_resuming_a_finished_search_changes_nothing(
+    tmp_path: Path, whole: tuple[Run, dict[str, np.ndarray]]
+) -> None:
+    run = _copy(whole[0], tmp_path)
+    again = search(run.config, _data(), run, resume=True)
+    for name, values in whole[1].items():
+        np.testing.assert_array_equal(again[name], values)
+    assert run.metrics("search") == whole[0].metrics("search")
 
 
-def test_damaged_logits_are_named(tmp_path: Path) -> None:
-    config = _config(search__epochs=2)
-    run = Run.create(tmp_path / "run", config)
-    with pytest.raises(KeyboardInterrupt):
-        search(config, _data(), run, callbacks=[_Dies(1, 0)])
+def test_damaged_logits_are_named(tmp_path: Path, stopped: Run) -> None:
+    run = _copy(stopped, tmp_path)
     run.file("search/logits.npz").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="logits.npz are damaged: .* no archive of arrays; remove"):
-        search(config, _data(), run, resume=True)
+        search(run.config, _data(), run, resume=True)
 
 
 def test_divergence_is_reported(tmp_path: Path) -> None:
@@ -592,7 +619,7 @@ def test_divergence_is_reported(tmp_path: Path) -> None:
         def on_train_batch_end(self, batch: int, logs: object = None) -> None:
             self.model.supernet.stem.assign(tf.fill(self.model.supernet.stem.shape, float("nan")))
 
-    config = _config()
+    config = _config(**SMALL)
     run = Run.create(tmp_path / "run", config)
     with pytest.raises(RunError, match="diverged.*weight_learning_rate"):
         search(config, _data(), run, callbacks=[Spoil()])
@@ -607,12 +634,10 @@ def test_search_model_predicts_by_its_most_probable_cell() -> None:
     assert bool(tf.reduce_all(tf.math.is_finite(outputs)))
 
 
-def test_metrics_are_plain_json(tmp_path: Path) -> None:
-    config = _config(search__epochs=1)
-    run = Run.create(tmp_path / "run", config)
-    search(config, _data(), run)
-    (line,) = run.file("search/metrics.jsonl").read_text().splitlines()
-    assert set(json.loads(line)) == {
+def test_metrics_are_plain_json(whole: tuple[Run, dict[str, np.ndarray]]) -> None:
+    lines = whole[0].file("search/metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 3
+    assert set(json.loads(lines[0])) == {
         "epoch",
         "temperature",
         "loss",
@@ -625,12 +650,10 @@ def test_metrics_are_plain_json(tmp_path: Path) -> None:
     }
 
 
-def test_a_search_that_an_older_version_began_is_refused(tmp_path: Path) -> None:
+def test_a_search_that_an_older_version_began_is_refused(tmp_path: Path, stopped: Run) -> None:
     """Its supernet saw other pixels at stride 2. What it finished stays."""
-    config, data = _config(search__epochs=2), _data()
-    run = Run.create(tmp_path / "run", config)
-    with pytest.raises(KeyboardInterrupt):
-        search(config, data, run, callbacks=[_Dies(1, 0)])
+    run, data = _copy(stopped, tmp_path), _data()
+    config = run.config
     path = run.file("search/checkpoint.npz")
     with np.load(path) as file:
         arrays = dict(file)
@@ -645,6 +668,7 @@ def test_a_search_that_an_older_version_began_is_refused(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=said):
         search(config, data, run, resume=True)
     assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
-    run.append_metrics("search", {"epoch": 2, "loss": 1.0})  # as if it had been finished
+    for epoch in (2, 3):
+        run.append_metrics("search", {"epoch": epoch, "loss": 1.0})  # as if it had been finished
     run.check_version("search")
     assert run.load_checkpoint("search")[1] == 1
