@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +24,37 @@ TINY = [
 ]
 
 
-@pytest.fixture
-def gdas(capsys, tmp_path, monkeypatch):
-    """Runs a command line in this process, in a directory with the data set bars.npz (noisy bars, 8x8)."""
-    monkeypatch.chdir(tmp_path)
+SEARCH, REST = TINY[: TINY.index("--retrain-epochs")], TINY[TINY.index("--retrain-epochs") :]
+CELLS = "normal=skip@0+conv3@1 reduction=fixed"
+
+
+def bars() -> None:
+    """Writes the data set bars.npz: noisy bars, 8x8."""
     generator = np.random.default_rng(0)
     labels = np.arange(60) % 3
     images = generator.integers(0, 60, (60, 8, 8, 1))
     for image, label in zip(images, labels, strict=True):
         image[:, 3 * label : 3 * label + 2] += 150
     np.savez("bars.npz", images=images.astype(np.uint8), labels=labels)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> Path:
+    """A run directory that is searched and derived."""
+    folder = tmp_path_factory.mktemp("found")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        bars()
+        assert main(["search", "run", *SEARCH, "--data", "bars.npz"]) == 0
+        assert main(["derive", "run"]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def gdas(capsys, tmp_path, monkeypatch):
+    """Runs a command line in this process, in a directory with the data set bars.npz."""
+    monkeypatch.chdir(tmp_path)
+    bars()
 
     def call(*arguments: object) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])
@@ -154,16 +176,15 @@ def test_no_folder_for_temporary_files(gdas, no_stage, monkeypatch):
     assert code == 1 and "TMPDIR" in err.splitlines()[-1]
 
 
-def test_a_folder_of_the_run_cannot_be_written(gdas, monkeypatch):
-    assert gdas("search", "run", *TINY[: TINY.index("--retrain-epochs")], "--data", "bars.npz")[0] == 0
+def test_a_folder_of_the_run_cannot_be_written(gdas, found):
+    shutil.copytree(found, "run")
     Path("run/export").touch()
     code, _, err = gdas("run", "run", "--resume")
     assert code == 1 and "cannot write run/export" in err.splitlines()[-1]
 
 
-def test_what_was_refused_is_not_kept(gdas):
-    assert gdas("search", "run", *TINY[: TINY.index("--retrain-epochs")], "--data", "bars.npz")[0] == 0
-    assert gdas("derive", "run")[0] == 0
+def test_what_was_refused_is_not_kept(gdas, found):
+    shutil.copytree(found, "run")
     before = Run.open("run").config
     assert gdas("retrain", "run", "--retrain-epochs", 1, "--retrain-cutout", 64)[0] == 2
     assert gdas("run", "run", "--resume", "--benchmark-providers", "TPU")[0] == 2
@@ -173,8 +194,9 @@ def test_what_was_refused_is_not_kept(gdas):
 # --- later stages take what there is ----------------------------------------------------------------------
 
 
-def test_run_with_another_onnx_file_alone(gdas):
-    code, out, err = gdas("run", "run", *TINY, "--export-formats", "onnx_int8", "--json")
+def test_run_with_another_onnx_file_alone(gdas, found):
+    shutil.copytree(found, "run")
+    code, out, err = gdas("run", "run", "--resume", *REST, "--export-formats", "onnx_int8", "--json")
     assert code == 0, err
     result, run = json.loads(out), Run.open("run")
     file = run.file("export/model_int8.onnx")
@@ -184,8 +206,9 @@ def test_run_with_another_onnx_file_alone(gdas):
     assert "export/model.onnx" not in result["files"]
 
 
-def test_run_without_an_onnx_file(gdas):
-    code, out, err = gdas("run", "run", *TINY, "--export-formats", "saved_model,tflite")
+def test_run_without_an_onnx_file(gdas, found):
+    shutil.copytree(found, "run")
+    code, out, err = gdas("run", "run", "--resume", *REST, "--export-formats", "saved_model,tflite")
     assert code == 0, err
     assert "[6/7] benchmark\nskipped: --export-formats names no ONNX file" in err
     rows = [line.split("  ")[1] for line in out.splitlines() if line]
@@ -205,14 +228,19 @@ def test_run_without_an_onnx_file(gdas):
     ("error", "code"),
     [(RunError("the disk is gone"), 1), (UsageError("the file is odd"), 2), (KeyError("surprise"), 1)],
 )
-def test_a_failure_after_a_finished_stage(error, code, gdas, monkeypatch):
+def test_a_failure_after_a_finished_stage(error, code, gdas, found, monkeypatch):
+    def searched(job) -> dict:
+        shutil.copytree(found / "search", job.run.path / "search", dirs_exist_ok=True)
+        return {"epochs": 1}
+
     def fail(job) -> None:
         raise error
 
     with monkeypatch.context() as patch:
+        patch.setitem(pipeline.STAGES, "search", searched)
         patch.setitem(pipeline.STAGES, "derive", fail)
-        found, _, err = gdas("run", "my run", *TINY)
-    assert found == code
+        ended, _, err = gdas("run", "my run", *TINY)
+    assert ended == code
     assert err.splitlines()[-1].endswith("when that is mended, go on with: gdas-tf run 'my run' --resume")
 
 
@@ -224,19 +252,20 @@ def test_a_failure_within_a_stage(command, gdas, monkeypatch):
         raise KeyError("surprise")
 
     monkeypatch.setattr(MetricsLines, "on_epoch_end", fail)
-    options = ["--genotype", "DARTS_V1", "--retrain-channels", 2] if command == "retrain" else TINY
-    options = options[: options.index("--retrain-epochs")] if options is TINY else options
+    options = ["--genotype", CELLS, "--retrain-channels", 2] if command == "retrain" else SEARCH
     code, _, err = gdas(command, "run", *options, "--data", "bars.npz")
     assert code == 1
     assert err.splitlines()[-1].endswith(f"go on with: gdas-tf {command} run --resume")
 
 
-def test_a_training_that_diverged_would_do_so_again(gdas, monkeypatch):
+def test_a_training_that_diverged_would_do_so_again(gdas, found, monkeypatch):
+    shutil.copytree(found, "run")
+
     def diverge(job) -> None:
         raise DivergedError("the retrain diverged; lower retrain.learning_rate")
 
     monkeypatch.setitem(pipeline.STAGES, "retrain", diverge)
-    code, _, err = gdas("run", "run", *TINY)
+    code, _, err = gdas("run", "run", "--resume", *REST)
     assert code == 1 and "--resume" not in err.splitlines()[-1]
     assert "gdas-tf retrain --genotype run/genotype.json --config run/config.yaml --run-dir ANOTHER" in err
     again = ["--genotype", "run/genotype.json", "--config", "run/config.yaml", "--run-dir", "another"]
@@ -252,7 +281,7 @@ def test_wrong_use_before_anything_is_done_has_no_such_advice(gdas):
 
 
 def test_a_model_file_that_was_cut_off(gdas):
-    options = ["--genotype", "DARTS_V1", "--retrain-epochs", 1, "--retrain-channels", 2, "--data", "bars.npz"]
+    options = ["--genotype", CELLS, "--retrain-epochs", 1, "--retrain-channels", 2, "--data", "bars.npz"]
     assert gdas("retrain", "run", *options)[0] == 0
     path = Path("run/model.keras")
     whole = path.read_bytes()
