@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -84,14 +85,24 @@ def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     return session.run(None, {"image": images})[0]
 
 
+@functools.cache
+def converted(
+    genotype: str | Genotype, shape: tuple[int, int, int], head_norm: bool = False
+) -> tuple[keras.Model, onnx.ModelProto]:
+    """A network and its ONNX model, made once for all tests."""
+    model = network(genotype, shape, head_norm=head_norm)
+    known = GENOTYPES.get(genotype) if isinstance(genotype, str) else genotype
+    return model, to_onnx(model, describe(model, CLASSES, known, 0.5))
+
+
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
-    return network("GDAS_V1", (16, 16, 3))
+    return converted("GDAS_V1", (16, 16, 3))[0]
 
 
 @pytest.fixture(scope="module")
-def onnx_model(model: keras.Model) -> onnx.ModelProto:
-    return to_onnx(model, describe(model, CLASSES, GENOTYPES["GDAS_V1"], 0.5))
+def onnx_model() -> onnx.ModelProto:
+    return converted("GDAS_V1", (16, 16, 3))[1]
 
 
 # Dilated, strided, pooled, skipped, `none`; both reduction cells; even and odd sizes; grey; both stems.
@@ -115,31 +126,29 @@ ALL_KINDS = Genotype.from_text(
 def test_onnx_gives_the_probabilities_of_keras_and_is_clean(
     genotype: str | Genotype, shape: tuple[int, int, int], head_norm: bool
 ) -> None:
-    model = network(genotype, shape, head_norm=head_norm)
-    converted = to_onnx(model, describe(model, CLASSES))
+    model, written = converted(genotype, shape, head_norm)
     images = pixels_of(shape, 6).astype(np.float32) / 255
     wanted = model.predict_on_batch(images)
     assert wanted.max() < 0.99 and wanted.std(0).max() > 1e-3
-    np.testing.assert_allclose(run(converted, images), wanted, atol=2e-6)
+    np.testing.assert_allclose(run(written, images), wanted, atol=2e-6)
 
-    operators = count_operators(converted)
-    for joint in (node for node in converted.graph.node if node.op_type == "Concat"):
+    operators = count_operators(written)
+    for joint in (node for node in written.graph.node if node.op_type == "Concat"):
         # A ReLU of all of it would be a pass over memory; one beside other readers cannot be avoided.
-        readers = {node.op_type for node in converted.graph.node if joint.output[0] in node.input}
+        readers = {node.op_type for node in written.graph.node if joint.output[0] in node.input}
         assert readers != {"Relu"}
     unwanted = {"BatchNormalization", "Cast", "Pad", "Slice", "Split", "Identity", "MatMul", "ReduceMean"}
     assert not unwanted & set(operators)
     # Channels go first, once, at the input; that is a Reshape for grey images.
     assert operators.get("Transpose", 0) + operators.get("Reshape", 0) == 1
-    first = [node.op_type for node in converted.graph.node[:4]]
+    first = [node.op_type for node in written.graph.node[:4]]
     assert first[: first.index("Conv")] in (["Sub", "Mul", "Transpose"], ["Sub", "Mul", "Reshape"])
 
 
 @pytest.mark.parametrize("head_norm", [False, True])
 def test_onnx_batch_norms_are_folded(head_norm: bool) -> None:
     """One convolution for each of Keras', for a batch norm of the head, and for each shifted branch."""
-    model = network("GDAS_V1", (16, 16, 3), head_norm=head_norm)
-    onnx_model = to_onnx(model, describe(model, CLASSES))
+    model, onnx_model = converted("GDAS_V1", (16, 16, 3), head_norm)
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     convolutions = sum(isinstance(layer, kinds) for layer in model.layers)
     shifted = sum(isinstance(layer, keras.layers.Cropping2D) for layer in model.layers)

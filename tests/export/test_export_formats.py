@@ -130,7 +130,7 @@ def test_prepared_for_int8_computes_the_same(floats: onnx.ModelProto, images: np
             assert item.dims[0] % quantization.CHANNELS == 0
 
 
-@pytest.mark.parametrize("size", [(13, 13), (13, 12), (12, 11)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", [(13, 13), (12, 11)], ids=lambda size: f"{size[0]}x{size[1]}")
 def test_prepared_for_int8_joins_reductions_of_any_size(size: tuple[int, int]) -> None:
     model = make(GENOTYPE, (*size, 3))
     floats = to_onnx(model, describe(model, CLASSES, GENOTYPE))
@@ -161,10 +161,16 @@ def test_grouped_convolutions_become_dense() -> None:
 
 @pytest.mark.parametrize(("head_norm", "transposes", "closeness"), [(True, 1, 0.05), (False, 4, 0.07)])
 def test_int8_computes_in_8_bits_throughout(
-    head_norm: bool, transposes: int, closeness: float, images: np.ndarray, tmp_path: Path
+    head_norm: bool,
+    transposes: int,
+    closeness: float,
+    floats: onnx.ModelProto,
+    images: np.ndarray,
+    tmp_path: Path,
 ) -> None:
-    model = make(GENOTYPE, head_norm=head_norm)
-    floats = to_onnx(model, describe(model, CLASSES, GENOTYPE))
+    if head_norm:
+        model = make(GENOTYPE, head_norm=True)
+        floats = to_onnx(model, describe(model, CLASSES, GENOTYPE))
     quantized = quantize(floats, images)
     assert quantized.method in quantized.agreement
     # The weights are random, and what 8 bits make of them differs from draw to draw.
