@@ -28,7 +28,7 @@ def settings(changes: Mapping[str, object]) -> Config:
         "search.batch_size": 4,
         "search.channels": 2,
         "search.cells": 1,
-        "search.nodes": 3,
+        "search.nodes": 2,
         "search.operations": "none,skip_connect,conv_1x1,avg_pool_3x3",
         "search.weight_learning_rate": 0.1,
         "search.architecture_learning_rate": 0.02,

@@ -180,6 +180,7 @@ def _config(**changes: object) -> Config:
         "search.channels": 2,
         "search.cells": 1,
         "search.nodes": 1,
+        "search.operations": "none,skip_connect,conv_1x1,avg_pool_3x3",
         "evolution.population": 4,
         "evolution.sample": 2,
         "evolution.candidates": 12,

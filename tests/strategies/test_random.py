@@ -89,6 +89,7 @@ def test_the_best_of_several(space: str, tmp_path: Path, monkeypatch) -> None:
 
 def test_a_killed_search_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     several: dict = {"search.strategy": "random", "random.candidates": 3, "search.nodes": 2}
+    several["search.operations"] = "none,skip_connect,conv_1x1"
     whole = searched(tmp_path / "whole", several)
     assert_same_outcome(whole, searched(tmp_path / "killed", several, killed_after=1))
     # Killed while the candidates were written down.
