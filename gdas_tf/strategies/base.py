@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gdas_tf.registry import Registry
+from gdas_tf.strategies.effort import Effort
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,6 +128,24 @@ class Strategy(abc.ABC):
         """How many lines of metrics a finished search has: its epochs, or as many as `search` yields."""
         return config.search.epochs
 
+    @classmethod
+    def effort(cls, config: Config) -> Effort:
+        """What the search computes besides the epochs of a supernet; by default nothing."""
+        return Effort()
+
+    @classmethod
+    def scaled(cls, config: Config, factor: float, images: int) -> Mapping[str, Any]:
+        """Fields of the configuration by which what `effort` tells takes about `factor` times as long.
+
+        By dotted name; by default none.
+
+        Args:
+            config: The configuration.
+            factor: Below one for less work, above it for more.
+            images: How many D_V has.
+        """
+        return {}
+
     def check(self, config: Config, data: DataSet) -> None:  # noqa: B027
         """Find out before the first step what would fail later; by default nothing.
 
@@ -186,7 +205,8 @@ class Strategy(abc.ABC):
 
         Args:
             search: The model.
-            epoch, epochs: As of `begin_epoch`.
+            epoch: As of `begin_epoch`.
+            epochs: Where the search ends: those of `begin_epoch`, or fewer where it is stopped before.
             validation: Gives the images of D_V once, unchanged, in full batches and always the same order,
                 as to choose among candidates.
         """
@@ -243,6 +263,16 @@ class Strategy(abc.ABC):
             keep_none=options.keep_none,
             rule=options.rule,
         )
+
+
+def lines_of_search(config: Config) -> int:
+    """How many lines of metrics a finished search has, stopped where its configuration says."""
+    settings = config.search
+    strategy = STRATEGIES.get(settings.strategy)
+    lines = strategy.rounds(config)
+    epochs = settings.epochs if strategy.from_config(config).trains_supernet else 0
+    rounds = lines - epochs
+    return min(epochs, settings.last_epoch) + min(rounds, settings.stop_after_rounds or rounds)
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
