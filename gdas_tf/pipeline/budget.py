@@ -17,6 +17,7 @@ from gdas_tf.errors import UsageError
 from gdas_tf.files import read_json, write_json
 from gdas_tf.notes import duration, progress
 from gdas_tf.pipeline import division
+from gdas_tf.pipeline.artefacts import takes_genotype
 from gdas_tf.pipeline.division import PARTS, Costs, Images
 from gdas_tf.strategies.base import STRATEGIES
 
@@ -160,7 +161,9 @@ class Budget:
 
         config = self.run.config
         strategy = STRATEGIES.get(config.search.strategy)
-        genotype = random_genotype(config.space, config.seed, config.search.reduction)
+        genotype = None
+        if takes_genotype(config):
+            genotype = random_genotype(config.space, config.seed, config.search.reduction)
         costs = Costs(_images(data, config.seed), timing.time_retraining(config, data, genotype))
         if searched and strategy.from_config(config).trains_supernet:
             epochs, judging = timing.time_search(config, data)
@@ -171,19 +174,16 @@ class Budget:
 
     def told(self) -> list[str]:
         """Returns how the time is divided, in lines for people."""
-        decided = self._decided()
+        shown: dict[str, list[str]] = {part: [] for part in PARTS}
+        for name, value in self._decided().items():
+            stage = name.split(".")[0]
+            part = stage if stage in shown else "trials" if self.planned["trials"] else "search"
+            shown[part].append(f"{name} {_shown(value)}")
         lines = [f"budget {duration(self.seconds)}; what a stage does not use goes to the retraining:"]
         for part in PARTS:
-            about = {
-                name: value
-                for name, value in decided.items()
-                if name.startswith("retrain.") == (part == "retrain") and part in ("search", "retrain")
-            }
-            shown = ", ".join(f"{name} {_shown(value)}" for name, value in about.items())
-            if self.planned.get(part):
-                lines.append(
-                    f"  {duration(self.planned[part])}: {TITLES[part]}" + f" ({shown})" * bool(shown)
-                )
+            if self.planned[part]:
+                about = f" ({', '.join(shown[part])})" if shown[part] else ""
+                lines.append(f"{duration(self.planned[part])}: {TITLES[part]}{about}")
         return lines
 
     def search_limit(self) -> TimeLimit:
@@ -246,7 +246,6 @@ def retrain_within(budget: Budget, job: Job, genotype: Genotype | None) -> None:
         why = f"the retraining ends with epoch {done} of {epochs}, its schedule is cut"
         limit.stop("retrain.stop_after", done, why)
         retrain(job.config, job.data, genotype, run, resume=True)
-    budget.enter("rest")
 
 
 _LEAST = 0.25

@@ -145,9 +145,9 @@ def divide(config: Config, costs: Costs, spent: float, budget: float, kept: Coll
     if takes(least) > left:
         needed = _round_up(spent + takes(least) / CAUTION)
         raise UsageError(
-            f"budget: {duration(budget)} buy less than one epoch of each stage with what is given; that takes "
-            f"about {duration(needed)} here; give as much, or make it smaller (search.channels, "
-            "retrain.channels, data.image_size, export.formats)"
+            f"budget: {duration(budget)} buy less than one epoch of each stage with what is given; it takes "
+            f"about {duration(needed)} here, {duration(spent)} of it to start and to time; give as much, or "
+            "make it smaller (search.channels, retrain.channels, data.image_size, export.formats)"
         )
     low, high = 1 / _MOST, _MOST
     best = least

@@ -104,6 +104,8 @@ def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
             left_out[name] = "the time is up"
         if name in left_out:
             progress(f"skipped: {left_out[name]}")
+        if name == "evaluate" and job.budget:
+            job.budget.enter("rest")
         job.results[name] = None if name in left_out else stage(job)
     if job.budget:
         job.budget.enter("rest")

@@ -94,8 +94,11 @@ class TimeLimit:
         took, self._round_begun = now - self._round_begun, now
         if not done < len(self.rounds):
             return self.left("trials") > 0
-        slower = took / self.rounds[done - 1] if self.rounds[done - 1] else 1.0
-        return self.left("trials") >= self.rounds[done] * max(slower, 0.1)
+        slower = took / self.rounds[done - 1]  # far below one, where its trainings lay on the disk
+        return self.left("trials") >= self.rounds[done] * max(slower, _FASTEST)
+
+
+_FASTEST = 0.5
 
 
 class EndInTime(keras.callbacks.Callback):

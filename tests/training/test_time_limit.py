@@ -1,4 +1,4 @@
-"""A stage that has to end in time ends with whole epochs and trainings, and as the configuration then says."""
+"""A stage that has to end in time ends with whole epochs and trainings, as its configuration then says."""
 
 from __future__ import annotations
 
