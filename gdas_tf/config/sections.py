@@ -46,6 +46,9 @@ Macro = Annotated[
 StopAfter = Annotated[Annotated[Whole, Field(ge=1)] | None, IfAny, Free()]
 """Where a stage ends before its time. It may be decided while the stage is under way."""
 
+STOPS = ("search.stop_after", "search.stop_after_rounds", "search.stop_after_trials", "retrain.stop_after")
+"""The fields of that kind, by dotted name."""
+
 
 class DataConfig(Section):
     """Which images, and how they are augmented in search and retraining."""

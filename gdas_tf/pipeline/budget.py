@@ -13,8 +13,9 @@ import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gdas_tf.config.sections import STOPS
 from gdas_tf.errors import UsageError
-from gdas_tf.files import read_json, write_json
+from gdas_tf.files import plain, read_json, write_json
 from gdas_tf.notes import duration, progress
 from gdas_tf.pipeline import division
 from gdas_tf.pipeline.artefacts import takes_genotype
@@ -22,6 +23,7 @@ from gdas_tf.pipeline.division import PARTS, Costs, Images
 from gdas_tf.strategies.base import STRATEGIES
 
 if TYPE_CHECKING:
+    from gdas_tf.config.config import Config
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.pipeline.job import Job
     from gdas_tf.runs.run import Run
@@ -116,16 +118,10 @@ class Budget:
     def _decided(self) -> dict[str, Any]:
         """The fields of the configuration that a budget may change, as they are."""
         config = self.run.config
-        strategy = STRATEGIES.get(config.search.strategy)
-        names = ["search.epochs", *strategy.scaled(config, 1.0, 1), "retrain.epochs"]
-        found = {name: config.to_dict()[name.split(".")[0]][name.split(".")[1]] for name in names}
-        for name in (
-            *("search.stop_after", "search.stop_after_rounds", "search.stop_after_trials"),
-            "retrain.stop_after",
-        ):
-            if (value := config.get(name)) is not None:
-                found[name] = value
-        return found
+        own = STRATEGIES.get(config.search.strategy).scaled(config, 1.0, 1)
+        found = {name: plain(config.get(name)) for name in ("search.epochs", *own, "retrain.epochs")}
+        stops = {name: config.get(name) for name in STOPS}
+        return found | {name: value for name, value in stops.items() if value is not None}
 
     def plan(self, data: DataSet, stages: Collection[str]) -> None:
         """Times what will be done, and decides how the time is divided; once in a run.
@@ -144,8 +140,12 @@ class Budget:
         config, now = self.run.config, self.clock()
         spent = sum(self.spent.values()) + now - self._since
         decided = division.divide(config, costs, spent, self.seconds, self.kept)
-        self.run.set_config(decided)
         self.planned = {"start": spent, **division.seconds_of(decided, costs)}
+        if "search" in stages and _cannot_tell(config):
+            self.planned["trials"] = self.planned["retrain"] = self.planned["retrain"] / 2
+            if "retrain.epochs" not in self.kept:
+                decided = decided.override({"retrain.epochs": max(decided.retrain.epochs // 2, 1)})
+        self.run.set_config(decided)
         self.rounds = division.seconds_of_rounds(decided, costs)
         self.judging = division.seconds_of_judging(decided, costs.judging, costs.images.d_v)
         self.enter("search" if "search" in stages else "retrain")
@@ -249,6 +249,14 @@ def retrain_within(budget: Budget, job: Job, genotype: Genotype | None) -> None:
 
 
 _LEAST = 0.25
+
+
+def _cannot_tell(config: Config) -> bool:
+    """Whether the strategy trains candidates and does not say how many, as one of a user's may."""
+    kind = STRATEGIES.get(config.search.strategy)
+    strategy = kind.from_config(config)
+    trains = strategy.then_trials or not strategy.trains_supernet
+    return trains and not kind.effort(config).rounds and kind.rounds(config) > 1
 
 
 def _images(data: DataSet, seed: int) -> Images:

@@ -130,7 +130,11 @@ class Strategy(abc.ABC):
 
     @classmethod
     def effort(cls, config: Config) -> Effort:
-        """What the search computes besides the epochs of a supernet; by default nothing."""
+        """What the search computes besides the epochs of a supernet; by default nothing.
+
+        A budget is divided by it. A strategy that trains candidates and does not say so gets half of the time
+        of the retraining for them.
+        """
         return Effort()
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gdas_tf.config.sections import STOPS
 from gdas_tf.data.dataset import eval_batches, search_halves, steps_per_epoch
 from gdas_tf.keras_backend import keras
 from gdas_tf.runs.run import Run
@@ -128,12 +129,7 @@ def time_trial(config: Config, data: DataSet, genotype: Genotype) -> TrialSecond
     return TrialSeconds(found["to_start"], found["seconds_to_first_step"], step, judging + more)
 
 
-_NO_STOP = {
-    "search.stop_after": None,
-    "search.stop_after_rounds": None,
-    "search.stop_after_trials": None,
-    "retrain.stop_after": None,
-}
+_NO_STOP = dict.fromkeys(STOPS)
 
 
 class _EnoughError(Exception):

@@ -127,7 +127,7 @@ def test_what_there_is_no_time_for_is_left_out(tmp_path, clock: Clock, monkeypat
     assert job.budget.report()["spent"]["rest"] == 300
 
 
-def test_too_small_a_budget_leaves_nothing_behind(tmp_path, clock: Clock, capsys, monkeypatch) -> None:
+def test_too_small_a_budget_leaves_nothing_behind(tmp_path, clock, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["run", "run", "--data", "digits", "--budget", "1s"]) == 2
     assert "1 s buy less than one epoch of each stage" in capsys.readouterr().err
@@ -137,7 +137,7 @@ def test_too_small_a_budget_leaves_nothing_behind(tmp_path, clock: Clock, capsys
 
 
 def test_a_cut_retraining_saves_its_last_whole_epoch(run: Run, clock: Clock, monkeypatch) -> None:
-    """The clock leaps amid the third epoch; the same configuration gives the same network without a budget."""
+    """The clock leaps amid the third epoch; without a budget that configuration gives the same network."""
     pipeline.set_genotype(run, GENOTYPE)
     job = pipeline.Job(run, data=data())
     job.budget = Budget(run, 100.0, (), 0.0, clock)
