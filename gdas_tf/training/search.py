@@ -207,11 +207,8 @@ def _go_through_rounds(
         limit.begin_rounds()
     with Trials(config, data, run, limit) as trials:
         begun = time.perf_counter()
-        for number, values in enumerate(strategy.search(trials), start=before):
-            done = number - before  # rounds
-            if trials.left_out and done:
-                _stop_after(run, done)
-                break
+        rounds = strategy.search(trials)
+        for number, values in enumerate(trials.whole_rounds(rounds), start=before):
             history.on_epoch_end(number)
             line = plain({"epoch": number + 1, **values})
             # A round that is done keeps its line, for the seconds in it; unless its outcome is another, as by
@@ -220,16 +217,13 @@ def _go_through_rounds(
                 run.truncate_metrics("search", number)
                 run.append_metrics("search", {**line, "seconds": round(time.perf_counter() - begun, 3)})
             begun = time.perf_counter()
-            whole = not trials.left_out and (limit is None or limit.allows_round(done + 1))
-            if not whole or done + 1 == config.search.stop_after_rounds:
-                _stop_after(run, done + 1)
+            if limit and not limit.allows_round(trials.rounds):
+                trials.left_out = True
+            if trials.left_out or trials.rounds == config.search.stop_after_rounds:
                 break
-
-
-def _stop_after(run: Run, rounds: int) -> None:
-    """Notes in the configuration that a search has no more rounds, so that it is known to be finished."""
-    if run.config.search.stop_after_rounds is None:
-        run.set_config(run.config.override({"search.stop_after_rounds": rounds}))
+        if trials.left_out and run.config.search.stop_after_rounds is None:
+            # So that it is known to be finished.
+            run.set_config(run.config.override({"search.stop_after_rounds": trials.rounds}))
 
 
 def build_search_model(config: Config, data: DataSet, strategy: Strategy | None = None) -> SearchModel:

@@ -22,7 +22,7 @@ Clock = Callable[[], float]
 
 
 class TimeUp(Exception):  # noqa: N818 (nothing failed)
-    """The time of a stage ended amid an epoch; what the checkpoint has of it stands."""
+    """The time of a stage ended amid an epoch or a round of trials; what was done before it stands."""
 
 
 class TimeLimit:

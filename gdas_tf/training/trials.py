@@ -11,11 +11,12 @@ makes of fresh ones; the second is what the retraining does, and what is to be f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from gdas_tf.files import plain, read_json, write_json
 from gdas_tf.notes import progress
 from gdas_tf.runs.arithmetic import about_arithmetic
 from gdas_tf.strategies.trial_fields import TrialFields
-from gdas_tf.training.time_limit import TimeLimit
+from gdas_tf.training.time_limit import TimeLimit, TimeUp
 from gdas_tf.training.workers import WorkerDied, Workers
 
 if TYPE_CHECKING:
@@ -91,10 +92,12 @@ class Trials:
         data: The data set.
         run: The run directory.
         limit: When they have to end. What there is no time for, or what is more than
-            `search.stop_after_trials`, is left out: its outcome is that it failed.
+            `search.stop_after_trials`, is left out: its outcome is that it failed. After the first round of
+            the search `Pending.result` raises a `TimeUp` then, and the round does not count.
 
     Attributes:
         left_out: Whether there was any such trial.
+        rounds: How many rounds of the search are done.
 
     Example:
         >>> with Trials(config, data, run) as trials:
@@ -123,6 +126,7 @@ class Trials:
         self._pending: dict[str, Pending] = {}
         self._seconds: dict[int, float] = {}  # of the last trial of so many epochs
         self.left_out = False
+        self.rounds = 0
 
     def __enter__(self) -> Trials:
         return self
@@ -230,8 +234,17 @@ class Trials:
         future = self._workers.submit(f"trial {digest}", request, finish, fits, self._leave_out)
         return Pending(future.result)
 
+    def whole_rounds(self, rounds: Iterable[Mapping[str, float]]) -> Iterator[Mapping[str, float]]:
+        """The rounds of a search, but the one in which a trial is left out, unless it is the first."""
+        with contextlib.suppress(TimeUp):
+            for values in rounds:
+                self.rounds += 1
+                yield values
+
     def _leave_out(self) -> Outcome:
         self.left_out = True
+        if self.rounds:
+            raise TimeUp
         return Outcome(math.inf, 0.0, 0, 0.0, "there was no time for it")
 
     def _finish(

@@ -77,7 +77,7 @@ def test_much_time_is_not_all_used() -> None:
 def test_what_the_user_gave_is_kept_and_the_rest_is_divided() -> None:
     found = divide(SMALL, COSTS, 20.0, 350.0, ["search.epochs"])
     assert found.search.epochs == 30 and found.retrain.epochs < 40
-    found = divide(SMALL, COSTS, 20.0, 400.0, ["retrain.epochs"])
+    found = divide(SMALL, COSTS, 20.0, 350.0, ["retrain.epochs"])
     assert found.retrain.epochs == 40 and found.search.epochs < 30
     costs = COSTS._replace(judging=(2.0, 0.001), trial=TRIAL)
     config = robust(finalists=5, population=50)
