@@ -32,6 +32,7 @@ SMALL = {
     "retrain.cells": 1,
     "retrain.batch_size": 16,
     "retrain.auxiliary_weight": 0.0,
+    "retrain.cutout": 0,
     "benchmark.seconds": 0.1,
 }
 GENOTYPE = Genotype.from_text("normal=conv_1x1@0+skip@1 reduction=fixed")
@@ -78,15 +79,15 @@ def test_what_is_decided_is_kept(run: Run, clock: Clock, caplog) -> None:
     assert budget.planned["start"] == 13 and sum(budget.planned.values()) <= 100
     assert "some steps of each stage are timed" in caplog.messages[0]
     assert f"retraining (retrain.epochs {config.retrain.epochs})" in " ".join(caplog.messages)
-    # Killed in the search after 20 s, and gone on with an hour later.
-    clock.now += 20
+    # Killed in the search after 10 s, and gone on with an hour later.
+    clock.now += 10
     budget.search_limit().beat("search")
     clock.now += 3600
     again = Budget(Run.open(run.path), None, (), clock.now, clock)
-    assert again.left() == pytest.approx(100 - 13 - 20)
+    assert again.left() == pytest.approx(100 - 13 - 10)
     assert again.kept == ["search.epochs"]
     again.plan(data(), ["search", "retrain"])  # times and decides nothing any more
-    assert again.run.config == config and again.left() == pytest.approx(67)
+    assert again.run.config == config and again.left() == pytest.approx(77)
     limit = again.search_limit()
     assert 0 < limit.left("search") <= again.planned["search"] - again.spent["search"]
 
