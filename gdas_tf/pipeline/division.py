@@ -175,6 +175,8 @@ def scaled(config: Config, costs: Costs, factor: float, kept: Collection[str]) -
     changes: dict[str, Any] = {"retrain.epochs": epochs("retrain")}
     if costs.search is not None:
         changes["search.epochs"] = epochs("search")
+        # As many of them as before are a warm-up, so that the architecture learns in the others.
+        changes["search.warm_up"] = config.search.warm_up * changes["search.epochs"] // config.search.epochs
     strategy = STRATEGIES.get(config.search.strategy)
     own = strategy.scaled(config, factor, costs.images.d_v) if costs.search or costs.trial else {}
     try:

@@ -67,6 +67,9 @@ def test_stages_keep_their_proportions() -> None:
     half = divide(SMALL, COSTS, 0.0, total(SMALL, COSTS) * 0.6, ())
     assert half.search.epochs / 30 == pytest.approx(half.retrain.epochs / 40, abs=0.05)
     assert half.search.epochs < 20
+    warmed = SMALL.override({"search.warm_up": 10})
+    less = divide(warmed, COSTS, 0.0, total(warmed, COSTS) * 0.6, ())
+    assert less.search.warm_up == less.search.epochs // 3 < 10
 
 
 def test_much_time_is_not_all_used() -> None:
