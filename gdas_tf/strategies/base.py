@@ -269,13 +269,17 @@ class Strategy(abc.ABC):
         )
 
 
+def rounds_of_search(config: Config) -> int:
+    """How many rounds `Strategy.search` yields, where nothing stops it."""
+    strategy = STRATEGIES.get(config.search.strategy)
+    epochs = config.search.epochs if strategy.from_config(config).trains_supernet else 0
+    return strategy.rounds(config) - epochs
+
+
 def lines_of_search(config: Config) -> int:
     """How many lines of metrics a finished search has, stopped where its configuration says."""
-    settings = config.search
-    strategy = STRATEGIES.get(settings.strategy)
-    lines = strategy.rounds(config)
-    epochs = settings.epochs if strategy.from_config(config).trains_supernet else 0
-    rounds = lines - epochs
+    settings, rounds = config.search, rounds_of_search(config)
+    epochs = STRATEGIES.get(settings.strategy).rounds(config) - rounds
     return min(epochs, settings.last_epoch) + min(rounds, settings.stop_after_rounds or rounds)
 
 

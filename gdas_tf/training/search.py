@@ -20,7 +20,7 @@ from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.runs.journal import Journal
-from gdas_tf.strategies.base import STRATEGIES, Batch, Strategy, Task
+from gdas_tf.strategies.base import STRATEGIES, Batch, Strategy, Task, rounds_of_search
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.training.callbacks import Checkpoint, Divergence, History, MetricsLines, StrategyEpochs
 from gdas_tf.training.search_model import SearchModel
@@ -203,6 +203,7 @@ def _go_through_rounds(
         before: Lines of metrics that stand before those of the rounds.
     """
     lines = run.metrics("search")  # those of a search that was killed
+    most = rounds_of_search(config)
     if limit:
         limit.begin_rounds()
     with Trials(config, data, run, limit) as trials:
@@ -217,7 +218,7 @@ def _go_through_rounds(
                 run.truncate_metrics("search", number)
                 run.append_metrics("search", {**line, "seconds": round(time.perf_counter() - begun, 3)})
             begun = time.perf_counter()
-            if limit and not limit.allows_round(trials.rounds):
+            if limit and trials.rounds < most and not limit.allows_round(trials.rounds):
                 trials.left_out = True
             if trials.left_out or trials.rounds == config.search.stop_after_rounds:
                 break

@@ -132,3 +132,8 @@ def test_a_round_that_would_not_fit_is_not_begun(tmp_path, asked) -> None:
     # Resumed, it is finished: nothing is trained any more.
     search(run.config, data(), run, resume=True)
     assert len(asked) == 4 and len(run.metrics("search")) == 1
+
+
+def test_what_is_done_in_the_end_was_not_cut(tmp_path, asked) -> None:
+    one = within(tmp_path / "one", {**SMALL, "search.strategy": "random"}, trials=-1.0)
+    assert one.config.search.stop_after_rounds is None and one.finished("search")
