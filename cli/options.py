@@ -322,8 +322,13 @@ def resolve_config(
         base = base.override(carried)
     if args.config:
         base = Config.from_file(args.config, base)
+    return base.override(given_fields(args))
+
+
+def given_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the fields of the configuration that stand on the command line, by dotted name."""
     paths = {option.path for option in options()}
-    return base.override({name: value for name, value in vars(args).items() if name in paths})
+    return {name: value for name, value in vars(args).items() if name in paths}
 
 
 def name_flags(message: str) -> str:

@@ -15,6 +15,7 @@ from gdas_tf.config.sections import SECTIONS
 from gdas_tf.errors import UsageError
 from gdas_tf.notes import duration
 from gdas_tf.runs.run import FILES
+from gdas_tf.studies.plan import parse_duration
 
 if TYPE_CHECKING:
     from gdas_tf.spaces.genotype import Genotype
@@ -45,6 +46,11 @@ def add_parser(subparsers: Any) -> None:
     options.add_run_directory(parser, "where to put everything [runs/DATA-PRESET]")
     options.add_what_to_train(parser, "genotype to train, in place of a search")
     options.add_resume(parser, "the run")
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="divide a time between search and retraining, as 30m or 2h; end in time with the best network",
+    )
     options.add_config(parser, *SECTIONS)
     options.add_common(parser)
 
@@ -55,7 +61,10 @@ def main(args: argparse.Namespace) -> int:
         return 0
     started = time.monotonic()
     genotype = options.genotype_to_train(args)
+    budget = parse_duration(args.budget) if args.budget else None
     with new_job(args) as job:
+        if budget or pipeline.Budget.read(job.run):
+            job.budget = pipeline.Budget(job.run, budget, options.given_fields(args), started)
         if genotype is not None:
             _give_genotype(job, genotype)
         results = pipeline.run_all(job)
@@ -93,6 +102,7 @@ def _summarize(job: pipeline.Job, results: dict[str, Any], seconds: float) -> di
         "latency": None,
         "throughput": None,
         "seconds": round(seconds, 1),
+        "budget": job.budget.report() if job.budget else None,
         "stages": results,
         "files": files,
     }
@@ -132,7 +142,25 @@ def _table(summary: dict[str, Any]) -> str:
     about = {f"export/{entry['file']}": f"exported as {name}" for name, entry in exported.items()} | FILES
     rows += [
         ("time", duration(summary["seconds"])),
+        *_budget_rows(summary["budget"]),
         None,
         *((path, about[name]) for name, path in summary["files"].items()),
     ]
     return f"\n{table(rows)}\n"
+
+
+def _budget_rows(budget: dict[str, Any] | None) -> list[tuple[str, str] | None]:
+    """What was planned of each part of a run, and what was spent."""
+    if budget is None:
+        return []
+    spent, planned = budget["spent"], budget["planned"]
+    rows: list[tuple[str, str] | None] = [
+        None,
+        ("budget", f"{duration(budget['seconds'])}, {duration(sum(spent.values()))} used"),
+    ]
+    for part, title in pipeline.PARTS_OF_BUDGET.items():
+        if planned.get(part) or spent[part] >= 1:
+            said = f"{duration(planned.get(part, 0))} planned, {duration(spent[part])} used"
+            rows.append((f"  {title}", said))
+    cut = [f"{name} {value}" for name, value in budget["decided"].items() if "stop_after" in name]
+    return [*rows, *([("  cut", ", ".join(cut))] if cut else [])]

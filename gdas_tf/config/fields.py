@@ -42,7 +42,8 @@ class Metavar:
 
 @dataclass(frozen=True)
 class Free:
-    """Marks a field that no outcome depends on, so that a resumed stage may have another value of it."""
+    """Marks a field that nothing depends on that a stage has done so far, so that it may have another value
+    when it is resumed."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from gdas_tf.config.fields import (
     Colours,
     Formats,
     Formerly,
+    Free,
     IfAny,
     Items,
     Metavar,
@@ -41,6 +42,12 @@ Macro = Annotated[
         "AutoDL-Projects has",
     ),
 ]
+
+StopAfter = Annotated[Annotated[Whole, Field(ge=1)] | None, IfAny, Free()]
+"""Where a stage ends before its time. It may be decided while the stage is under way."""
+
+STOPS = ("search.stop_after", "search.stop_after_rounds", "search.stop_after_trials", "retrain.stop_after")
+"""The fields of that kind, by dotted name."""
 
 
 class DataConfig(Section):
@@ -107,6 +114,15 @@ class SearchConfig(Section):
     epochs: Whole = Field(
         250, ge=1, description="passes over the half of the training images that trains weights"
     )
+    stop_after: StopAfter = Field(
+        None, description="end the supernet after this epoch of the whole schedule, as a budget may"
+    )
+    stop_after_rounds: StopAfter = Field(
+        None, description="end the search after this round of trainings of candidates, as a budget may"
+    )
+    stop_after_trials: StopAfter = Field(
+        None, description="leave out all trainings of candidates but so many, as a budget may"
+    )
     batch_size: Whole = Field(64, ge=2, description="images per batch, of each half")
     channels: Whole = Field(16, ge=1, description="channels C of the first block of the supernet")
     cells: Whole = Field(2, ge=1, le=64, description="normal cells N per block of the supernet")
@@ -167,6 +183,11 @@ class SearchConfig(Section):
         False, description="compile each candidate operation with XLA (for GPUs; slow on CPUs)"
     )
 
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which the supernet ends."""
+        return _last(self.epochs, self.stop_after)
+
     @field_validator("operations")
     @classmethod
     def _check_operations(cls, value: str) -> str:
@@ -221,6 +242,9 @@ class RetrainConfig(Section):
         description="what is trained: the network that is built of the genotype's cells, or another one",
     )
     epochs: Whole = Field(600, ge=1, description="passes over all training images")
+    stop_after: StopAfter = Field(
+        None, description="end after this epoch of the whole schedule, as a budget may"
+    )
     batch_size: Whole = Field(96, ge=2, description="images per batch")
     channels: Whole = Field(36, ge=2, description="channels C of the first block of the network")
     cells: Whole = Field(6, ge=1, le=64, description="normal cells N per block of the network")
@@ -253,6 +277,11 @@ class RetrainConfig(Section):
     )
     precision: Precision = Field("float32", description="number format of the computation")
     jit_compile: bool = Field(False, description="compile the step with XLA (for GPUs; slow on CPUs)")
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which the training ends."""
+        return _last(self.epochs, self.stop_after)
 
 
 class ExportConfig(Section):
@@ -298,3 +327,7 @@ SECTIONS: dict[str, type[Section]] = {
     "benchmark": BenchmarkConfig,
 }
 """The sections that every configuration has. A strategy may bring one more."""
+
+
+def _last(epochs: int, stop_after: int | None) -> int:
+    return min(epochs, stop_after or epochs)

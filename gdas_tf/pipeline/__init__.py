@@ -27,6 +27,8 @@ from gdas_tf.pipeline.artefacts import (
     set_genotype,
     takes_genotype,
 )
+from gdas_tf.pipeline.budget import TITLES as PARTS_OF_BUDGET
+from gdas_tf.pipeline.budget import Budget
 from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job, begin, go_on, load_data
 from gdas_tf.pipeline.measured_data import common_record, data_of_networks
@@ -49,7 +51,9 @@ from gdas_tf.pipeline.truth import look_up, open_table
 from gdas_tf.spaces.table import Table
 
 __all__ = [
+    "PARTS_OF_BUDGET",
     "STAGES",
+    "Budget",
     "Job",
     "Table",
     "begin",

@@ -21,6 +21,7 @@ from gdas_tf.runs.run import Run
 if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.data.identity import DataRecord
+    from gdas_tf.pipeline.budget import Budget
     from gdas_tf.spaces.table import Table
 
 
@@ -59,6 +60,8 @@ class Job:
         """What results say of a change of the data that was accepted; filled when `data` is loaded."""
         self.config_before: Config | None = None
         """The configuration that the run directory had before this job, where the job has changed it."""
+        self.budget: Budget | None = None
+        """The time that `run_all` has; None for as long as it takes."""
         self._command = list(command)
         self._recorded = False
         if data is not None:

@@ -25,6 +25,7 @@ from gdas_tf.pipeline.artefacts import (
     takes_genotype,
     verified_accuracies,
 )
+from gdas_tf.pipeline.budget import retrain_within
 from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job
 from gdas_tf.pipeline.truth import look_up, true_curve
@@ -72,7 +73,8 @@ def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
     grows with every finished stage, and stays when a later one fails.
 
     Args:
-        job: the job; with `resume` if a stage of it has begun already.
+        job: the job; with `resume` if a stage of it has begun already. With a `budget` the time is divided
+            first, and what there is no time for is left out.
 
     Returns:
         The results of each stage by its name; None for the stages that were left out, as the benchmark where
@@ -92,13 +94,21 @@ def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
     left_out = _without_search(run)
     stages = [name for name in STAGES if name not in finished and name not in left_out]
     check_before_start(job, stages, derived)
+    if job.budget and "retrain" in stages:
+        job.budget.plan(job.data, stages)
     for number, (name, stage) in enumerate(STAGES.items(), 1):
         progress(f"[{number}/{len(STAGES)}] {name}")
         if name == "benchmark" and not run.onnx_files():
             left_out[name] = "export.formats names no ONNX file, and only those are measured"
+        elif name == "benchmark" and job.budget and job.budget.left() < 0:
+            left_out[name] = "the time is up"
         if name in left_out:
             progress(f"skipped: {left_out[name]}")
+        if name == "evaluate" and job.budget:
+            job.budget.enter("rest")
         job.results[name] = None if name in left_out else stage(job)
+    if job.budget:
+        job.budget.enter("rest")
     return job.results
 
 
@@ -138,7 +148,8 @@ def run_search(job: Job) -> dict[str, Any]:
         start_tensorflow()
         from gdas_tf.training.search import search
 
-        search(job.config, data, run, resume=job.resume)
+        limit = job.budget.search_limit() if job.budget else None
+        search(job.config, data, run, resume=job.resume, limit=limit)
     first, last = run.metrics("search")[0], run.metrics("search")[-1]
     return {
         "epochs": len(run.metrics("search")),
@@ -205,10 +216,13 @@ def run_retraining(job: Job) -> dict[str, Any]:
         start_tensorflow()
         from gdas_tf.training.retraining import retrain
 
-        retrain(job.config, data, genotype, run, resume=job.resume)
+        if job.budget:
+            retrain_within(job.budget, job, genotype)
+        else:
+            retrain(job.config, data, genotype, run, resume=job.resume)
     last = run.metrics("retrain")[-1]
     return {
-        "epochs": job.config.retrain.epochs,
+        "epochs": len(run.metrics("retrain")),
         "accuracy": last["accuracy"],
         "seconds": sum(line["seconds"] for line in run.metrics("retrain")),
         "files": _files(run, "retrain/metrics.jsonl", "model.keras"),

@@ -17,7 +17,7 @@ from gdas_tf.runs.arithmetic import check_arithmetic
 from gdas_tf.runs.checkpoints import load_checkpoint, save_checkpoint
 from gdas_tf.runs.metrics import append_line, keep_lines, read_lines
 from gdas_tf.runs.versions import versions
-from gdas_tf.strategies.base import STRATEGIES
+from gdas_tf.strategies.base import lines_of_search
 from gdas_tf.user_files import user_path
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ FILES: dict[str, str] = {
     "versions.json": "versions of the programs, the machine, command lines, the folder that paths count from",
     "data.json": "the data: classes, number of images, fingerprints of the training and the test images",
     "data.npz": "fingerprint of every training and test image",
+    "budget.json": "how the time of a run with a budget was divided, and what was spent",
     "search/metrics.jsonl": "metrics of the search, one line per epoch",
     "search/candidates.json": "the candidates of a race, as they were when it began",
     "search/candidates.jsonl": "the candidates of a search that compares some, one line for each",
@@ -173,11 +174,8 @@ class Run:
     def finished(self, stage: str) -> bool:
         """Returns whether `search` or `retrain` has done all its epochs and written its outcome."""
         outcome = self.file({"search": "search/logits.npz", "retrain": "model.keras"}[stage])
-        if stage == "search":
-            epochs = STRATEGIES.get(self.config.search.strategy).rounds(self.config)
-        else:
-            epochs = self.config.retrain.epochs
-        return outcome.exists() and len(self.metrics(stage)) >= epochs
+        lines = lines_of_search(self.config) if stage == "search" else self.config.retrain.last_epoch
+        return outcome.exists() and len(self.metrics(stage)) >= lines
 
     def record_command(self, arguments: Sequence[str] = ()) -> None:
         """Writes versions.json: the versions in use, the machine, and one more command line if there is one.
@@ -275,8 +273,10 @@ class Run:
         values = (config or self.config).to_dict()
         result = {"seed": values["seed"], **{name: values[name] for name in _STAGE_SECTIONS[stage]}}
         if stage == "search" and (strategy := values["search"]["strategy"]) in values:
-            free = {option.name for option in options(strategy) if option.free}
-            result[strategy] = {name: value for name, value in values[strategy].items() if name not in free}
+            result[strategy] = values[strategy]
+        for option in options(*(name for name in result if name != "seed")):
+            if option.free:
+                result[option.section].pop(option.name, None)
         for name in ("data_dir", "cache_dir"):  # the same data may be moved elsewhere
             del result["data"][name]
         for name in ("table", "table_column"):  # the outcome is only judged by them

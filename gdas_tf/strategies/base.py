@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gdas_tf.registry import Registry
+from gdas_tf.strategies.effort import Effort
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,6 +128,28 @@ class Strategy(abc.ABC):
         """How many lines of metrics a finished search has: its epochs, or as many as `search` yields."""
         return config.search.epochs
 
+    @classmethod
+    def effort(cls, config: Config) -> Effort:
+        """What the search computes besides the epochs of a supernet; by default nothing.
+
+        A budget is divided by it. A strategy that trains candidates and does not say so gets half of the time
+        of the retraining for them.
+        """
+        return Effort()
+
+    @classmethod
+    def scaled(cls, config: Config, factor: float, images: int) -> Mapping[str, Any]:
+        """Fields of the configuration by which what `effort` tells takes about `factor` times as long.
+
+        By dotted name; by default none.
+
+        Args:
+            config: The configuration.
+            factor: Below one for less work, above it for more.
+            images: How many D_V has.
+        """
+        return {}
+
     def check(self, config: Config, data: DataSet) -> None:  # noqa: B027
         """Find out before the first step what would fail later; by default nothing.
 
@@ -186,7 +209,8 @@ class Strategy(abc.ABC):
 
         Args:
             search: The model.
-            epoch, epochs: As of `begin_epoch`.
+            epoch: As of `begin_epoch`.
+            epochs: Where the search ends: those of `begin_epoch`, or fewer where it is stopped before.
             validation: Gives the images of D_V once, unchanged, in full batches and always the same order,
                 as to choose among candidates.
         """
@@ -243,6 +267,20 @@ class Strategy(abc.ABC):
             keep_none=options.keep_none,
             rule=options.rule,
         )
+
+
+def rounds_of_search(config: Config) -> int:
+    """How many rounds `Strategy.search` yields, where nothing stops it."""
+    strategy = STRATEGIES.get(config.search.strategy)
+    epochs = config.search.epochs if strategy.from_config(config).trains_supernet else 0
+    return strategy.rounds(config) - epochs
+
+
+def lines_of_search(config: Config) -> int:
+    """How many lines of metrics a finished search has, stopped where its configuration says."""
+    settings, rounds = config.search, rounds_of_search(config)
+    epochs = STRATEGIES.get(settings.strategy).rounds(config) - rounds
+    return min(epochs, settings.last_epoch) + min(rounds, settings.stop_after_rounds or rounds)
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy")

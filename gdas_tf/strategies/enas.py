@@ -17,8 +17,10 @@ from gdas_tf.numerics.losses import cross_entropy, hits
 from gdas_tf.strategies import candidates, sampling
 from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task, both
 from gdas_tf.strategies.choosing import Batches, ChoosingStrategy
+from gdas_tf.strategies.effort import Effort
 
 if TYPE_CHECKING:
+    from gdas_tf.config.config import Config
     from gdas_tf.spaces.genotype import Genotype
     from gdas_tf.strategies.controller import Written
     from gdas_tf.training.search_model import SearchModel
@@ -135,6 +137,11 @@ class ENAS(ChoosingStrategy):
         with tf.device("CPU:0"):
             seed = tf.stack([tf.constant(self.task.seed, tf.int64), tf.cast(number, tf.int64)])
             return self.controller.sample(sampling.gumbel_noise(self.controller.noise_shape, seed))
+
+    @classmethod
+    def effort(cls, config: Config) -> Effort:
+        own = config.strategy
+        return Effort(own.candidates, own.batches * config.search.batch_size)
 
     def paths(self, step: tf.Tensor) -> Paths:
         return self._paths(self.sample(2 * step))

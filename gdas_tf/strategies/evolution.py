@@ -20,6 +20,7 @@ from gdas_tf.notes import progress
 from gdas_tf.strategies import candidates
 from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task
 from gdas_tf.strategies.choosing import ChoosingStrategy
+from gdas_tf.strategies.effort import Effort, scaled_count, scaled_epochs
 from gdas_tf.strategies.mutation import mutated, ordered
 from gdas_tf.strategies.trial_fields import TrialFields, check_trials
 
@@ -64,6 +65,34 @@ class EvolutionConfig(TrialFields):
         description="children that are trained before the first of them is judged (fitness = training); as "
         "many jobs can work at a time",
     )
+
+
+def scaled_births(own: EvolutionConfig, factor: float) -> dict[str, Any]:
+    """Fields of the evolution for `factor` times the genotypes, in the logarithm half of that: a population
+    stays the same part of all that are born.
+
+    Args:
+        own: A section with `candidates`, `population` and `sample`.
+        factor: As of `Strategy.scaled`.
+    """
+    candidates = scaled_count(own.candidates, factor, least=4)
+    population = max(min(own.population, 2), round(own.population * candidates / own.candidates))
+    return {"candidates": candidates, "population": population, "sample": min(own.sample, population)}
+
+
+def scaled_judging(images: int | None, factor: float, most: int) -> int:
+    """How many images of D_V judge a genotype, for `factor` times the work.
+
+    Args:
+        images: How many do now; None for all.
+        factor: As of `Strategy.scaled`.
+        most: How many there are.
+    """
+    now = min(images or most, most)
+    return min(most, max(min(now, _FEWEST_IMAGES), round(now * factor)))
+
+
+_FEWEST_IMAGES = 500
 
 
 class Population:
@@ -181,6 +210,23 @@ class Evolution(ChoosingStrategy):
     def rounds(cls, config: Config) -> int:
         own = config.strategy
         return config.search.epochs if own.fitness == "weights" else own.candidates
+
+    @classmethod
+    def effort(cls, config: Config) -> Effort:
+        own = config.strategy
+        if own.fitness == "weights":
+            return Effort(own.candidates, own.validation_images)
+        return Effort(rounds=((1, own.epochs),) * own.candidates)
+
+    @classmethod
+    def scaled(cls, config: Config, factor: float, images: int) -> Mapping[str, Any]:
+        own = config.strategy
+        found = scaled_births(own, factor)
+        if own.fitness == "weights":
+            found["validation_images"] = scaled_judging(own.validation_images, factor, images)
+        else:
+            found["epochs"] = scaled_epochs((own.epochs,), factor)[0]
+        return {f"{cls.name}.{name}": value for name, value in found.items()}
 
     def build(self, task: Task) -> None:
         super().build(task)

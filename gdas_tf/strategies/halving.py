@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.strategies.effort import going_on
 from gdas_tf.strategies.proposers import Candidate
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Halving:
 
     def _go_on(self, running: Sequence[Candidate], ranked: Sequence[Candidate]) -> list[Candidate]:
         """Those of the next rung, in the order in which they lined up."""
-        chosen = list(ranked[: max(1, math.ceil(len(ranked) * self.keep - 1e-9))])
+        chosen = list(ranked[: going_on(len(ranked), self.keep)])
         best_random = next((candidate for candidate in ranked if candidate.random), None)
         if best_random is not None and best_random not in chosen:
             chosen.append(best_random)

@@ -51,10 +51,9 @@ def candidates_of(
     """
     found: list[Candidate] = []
     for text in texts:
-        name, _, count = text.partition(":")
-        if name == RANDOM:
+        if is_drawn(text):
             number = sum(candidate.random for candidate in found)
-            found += _random(_count(text, count), number, space, seed, fixed_reduction)
+            found += _random(drawn_of([text]), number, space, seed, fixed_reduction)
             continue
         genotype = _read(text)
         try:
@@ -65,6 +64,20 @@ def candidates_of(
         found.append(Candidate(text, genotype))
     unique = {candidate.genotype: candidate for candidate in reversed(found)}
     return [candidate for candidate in found if unique[candidate.genotype] is candidate]
+
+
+def is_drawn(text: str) -> bool:
+    """Whether a text of `race.candidates` asks for random cells."""
+    return text.partition(":")[0] == RANDOM
+
+
+def drawn_of(texts: Sequence[str]) -> int:
+    """How many random cells texts of `race.candidates` ask for.
+
+    Raises:
+        UsageError: A number of them is none.
+    """
+    return sum(_count(text, text.partition(":")[2]) for text in texts if is_drawn(text))
 
 
 def _random(count: int, first: int, space: SearchSpace, seed: int, fixed_reduction: bool) -> list[Candidate]:

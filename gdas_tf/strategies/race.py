@@ -6,15 +6,16 @@ Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from gdas_tf.config.fields import Items, Metavar, Number, Text, Whole
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.strategies.base import STRATEGIES, Paths, Strategy, Task
+from gdas_tf.strategies.effort import Effort, rounds_of_halving, scaled_count, scaled_epochs
 from gdas_tf.strategies.halving import TITLES, Halving, check_rising
-from gdas_tf.strategies.proposers import Candidate, candidates_of
+from gdas_tf.strategies.proposers import RANDOM, Candidate, candidates_of, drawn_of, is_drawn
 from gdas_tf.strategies.trial_fields import TrialFields, check_trials
 
 if TYPE_CHECKING:
@@ -84,6 +85,22 @@ class Race(Strategy):
     def rounds(cls, config: Config) -> int:
         """A line of metrics for each rung."""
         return len(config.strategy.epochs)
+
+    @classmethod
+    def effort(cls, config: Config) -> Effort:
+        own = config.strategy
+        drawn = drawn_of(own.candidates)
+        candidates = drawn + sum(not is_drawn(text) for text in own.candidates)
+        return Effort(rounds=rounds_of_halving(candidates, drawn, own.epochs, own.keep))
+
+    @classmethod
+    def scaled(cls, config: Config, factor: float, images: int) -> Mapping[str, Any]:
+        own = config.strategy
+        texts = [
+            f"{RANDOM}:{scaled_count(drawn_of([text]), factor)}" if is_drawn(text) else text
+            for text in own.candidates
+        ]
+        return {"race.candidates": tuple(texts), "race.epochs": scaled_epochs(own.epochs, factor)}
 
     def check(self, config: Config, data: DataSet) -> None:
         check_trials(config, data)

@@ -14,6 +14,7 @@ from gdas_tf.config.fields import Section, Whole
 from gdas_tf.strategies import candidates
 from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task
 from gdas_tf.strategies.choosing import Batches, ChoosingStrategy
+from gdas_tf.strategies.effort import Effort
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -63,6 +64,13 @@ class Random(ChoosingStrategy):
     @classmethod
     def rounds(cls, config: Config) -> int:
         return config.search.epochs if config.strategy.candidates > 1 else 1
+
+    @classmethod
+    def effort(cls, config: Config) -> Effort:
+        own = config.strategy
+        if own.candidates == 1:
+            return Effort()
+        return Effort(own.candidates, own.batches * config.search.batch_size)
 
     def build(self, task: Task) -> None:
         import numpy as np

@@ -13,14 +13,15 @@ import math
 import random
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from gdas_tf.config.fields import Items, Metavar, Number, Whole
 from gdas_tf.strategies import candidates as drawing
 from gdas_tf.strategies.base import STRATEGIES
-from gdas_tf.strategies.evolution import Evolution, Line, Scores, loss_of
+from gdas_tf.strategies.effort import Effort, rounds_of_halving, scaled_count, scaled_epochs
+from gdas_tf.strategies.evolution import Evolution, Line, Scores, loss_of, scaled_births, scaled_judging
 from gdas_tf.strategies.halving import TITLES, Halving, check_rising
 from gdas_tf.strategies.mutation import mutated, ordered
 from gdas_tf.strategies.proposers import Candidate
@@ -117,6 +118,26 @@ class Robust(Evolution):
     def rounds(cls, config: Config) -> int:
         """A line of metrics for each epoch of the supernet and for each rung."""
         return config.search.epochs + len(config.strategy.epochs)
+
+    @classmethod
+    def effort(cls, config: Config) -> Effort:
+        own = config.strategy
+        first = own.finalists + own.random + own.generations * own.children
+        rounds = rounds_of_halving(first, own.random, own.epochs, own.keep)
+        return Effort(own.candidates, own.validation_images, rounds)
+
+    @classmethod
+    def scaled(cls, config: Config, factor: float, images: int) -> Mapping[str, Any]:
+        own = config.strategy
+        found = {
+            **scaled_births(own, factor),
+            "validation_images": scaled_judging(own.validation_images, factor, images),
+            "finalists": scaled_count(own.finalists, factor),
+            "random": scaled_count(own.random, factor),
+            "children": scaled_count(own.children, factor),
+            "epochs": scaled_epochs(own.epochs, factor),
+        }
+        return {f"{cls.name}.{name}": value for name, value in found.items()}
 
     def check(self, config: Config, data: DataSet) -> None:
         check_trials(config, data)

@@ -14,23 +14,24 @@ import errno
 import os
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gdas_tf import pipeline
 from gdas_tf.config.config import Config
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import TEMPORARY, atomic_path, is_run_directory, write_json, writing
-from gdas_tf.runs.run import Run
+from gdas_tf.pipeline.division import seconds_of_judging
 from gdas_tf.spaces.genotype import Genotype, random_genotype
 from gdas_tf.studies.folder import StudyFolder
 from gdas_tf.studies.grid import Cell, cells
 
-_TIMED_STEPS = 8
+if TYPE_CHECKING:
+    from gdas_tf.training.timing import Seconds
+
 _PATIENCE = 60.0  # seconds for a process that is about to end to let go of a run directory
 
 
@@ -130,11 +131,8 @@ def check(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
 
 def timing(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
     """Times some steps of the search and of the retraining of arms; nothing of it is kept."""
-    result = {}
-    with tempfile.TemporaryDirectory(prefix="gdas-tf-timing-") as temporary:
-        for cell in [cell for cell in cells(folder.study()) if cell.number == 1 and cell.arm in names]:
-            result[cell.arm] = _time(cell, Path(temporary) / cell.name)
-    return result
+    first = [cell for cell in cells(folder.study()) if cell.number == 1 and cell.arm in names]
+    return {cell.arm: _time(cell) for cell in first}
 
 
 PHASES: dict[str, Callable[[StudyFolder, list[str]], dict[str, Any]]] = {
@@ -159,10 +157,9 @@ def can_be_timed(config: Config) -> bool:
     return strategy.trains_supernet and not strategy.then_trials
 
 
-def _time(cell: Cell, path: Path) -> dict[str, Any]:
+def _time(cell: Cell) -> dict[str, Any]:
     from gdas_tf.data.dataset import search_halves, steps_per_epoch
-    from gdas_tf.training.retraining import retrain
-    from gdas_tf.training.search import search
+    from gdas_tf.training import timing
 
     config = cell.config
     started = time.monotonic()
@@ -172,38 +169,30 @@ def _time(cell: Cell, path: Path) -> dict[str, Any]:
     halves = min(map(len, search_halves(data.train.labels, config.seed)))
     found: dict[str, Any] = {"loading": loading, "training_images": train_size}
     if not cell.random and cell.search_of is None and can_be_timed(config):
-        short = _part(data, 2 * _TIMED_STEPS * config.search.batch_size)
-        run = Run.create(path / "search", config.override({"search.epochs": 2}))
-        search(run.config, short, run)
-        found["search"] = _costs(run, "search", min(map(len, search_halves(short.train.labels, config.seed))))
+        steps = steps_per_epoch(halves, config.search.batch_size)
+        epochs, judging = timing.time_search(config, data)
+        found["search"] = _costs(epochs, steps)
+        found["search"]["before"] += seconds_of_judging(config, judging, halves)
         found["search_epochs"] = config.search.epochs
-        found["search_steps"] = steps_per_epoch(halves, config.search.batch_size) * config.search.epochs
-    short = _part(data, _TIMED_STEPS * config.retrain.batch_size)
-    run = Run.create(path / "retrain", config.override({"retrain.epochs": 2}))
-    genotype = draw(config)
-    pipeline.set_genotype(run, genotype)
-    retrain(run.config, short, genotype, run)
-    found["retrain"] = _costs(run, "retrain", len(short.train))
+        found["search_steps"] = steps * config.search.epochs
     steps = steps_per_epoch(train_size, config.retrain.batch_size)
+    found["retrain"] = _costs(timing.time_retraining(config, data, draw(config)), steps)
     found["retrain_steps"] = steps * config.retrain.epochs
     return found
 
 
-def _part(data: Any, images: int) -> Any:
-    """The first images of a data set, at least some of each class as the data are mixed."""
-    import numpy as np
+def _costs(found: Seconds, steps: int) -> dict[str, float]:
+    """Seconds of a step, of all that comes before the first, and of the timing.
 
-    chosen = np.random.default_rng(0).permutation(len(data.train)) < max(images, 4 * data.classes)
-    return dataclasses.replace(data, train=data.train.take(chosen))
-
-
-def _costs(run: Run, stage: str, images: int) -> dict[str, float]:
-    """Seconds of a step, and of all that comes before the first, by two epochs over some images."""
-    from gdas_tf.data.dataset import steps_per_epoch
-
-    first, second = (line["seconds"] for line in run.metrics(stage))
-    steps = steps_per_epoch(images, run.config.get(f"{stage}.batch_size"))
-    return {"step": second / steps, "before": max(first - second, 0.0), "seconds": first + second}
+    Args:
+        found: what was timed.
+        steps: of an epoch, whose end counts with them.
+    """
+    return {
+        "step": found.step + found.ending / steps,
+        "before": found.before,
+        "seconds": found.spent,
+    }
 
 
 def _take_search(folder: StudyFolder, cell: Cell) -> None:

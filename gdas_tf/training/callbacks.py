@@ -3,7 +3,7 @@
 `fit` calls callbacks in the order in which it was given them. A stage is only resumed bit for bit if it gives
 them in this one:
 
-1. the stage's own, which may change its state;
+1. `EndInTime` of a search with a limit, then the stage's own, which may change its state;
 2. `Divergence`, so that nothing is written of an epoch that failed;
 3. `History` and `MetricsLines`;
 4. `Checkpoint`, last: if the process dies before, the epoch is done once more, and what was written of it is
@@ -39,18 +39,25 @@ class StrategyEpochs(keras.callbacks.Callback):
     Args:
         strategy: The strategy; the model is a `SearchModel`.
         epochs: Epochs of the whole search.
+        last: Gives the epoch with which it ends, which may be an earlier one.
         validation: As of `Strategy.end_epoch`.
     """
 
-    def __init__(self, strategy: Strategy, epochs: int, validation: Callable[[], Iterable[Batch]]) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        epochs: int,
+        last: Callable[[], int],
+        validation: Callable[[], Iterable[Batch]],
+    ) -> None:
         super().__init__()
-        self.strategy, self.epochs, self.validation = strategy, epochs, validation
+        self.strategy, self.epochs, self.last, self.validation = strategy, epochs, last, validation
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self.strategy.begin_epoch(epoch, self.epochs)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        self.strategy.end_epoch(self.model, epoch, self.epochs, self.validation)
+        self.strategy.end_epoch(self.model, epoch, self.last(), self.validation)
 
 
 class Divergence(keras.callbacks.Callback):

@@ -142,14 +142,15 @@ def retrain(
     data_record = record_data(run, "retrain", data)
     done = checkpoint.begin(resume)
     metrics.begin(done)
-    if done < settings.epochs:
+    last = settings.last_epoch
+    if done < last:
         augmentation = Augmentation(
             padding=config.data.padding, flip=config.data.flip, cutout=settings.cutout, mean=data.mean
         )
-        first, remaining = done * steps, (settings.epochs - done) * steps
+        first, remaining = done * steps, (last - done) * steps
         model.fit(
             train_batches(data.train, settings.batch_size, config.seed, augmentation, first, remaining),
-            epochs=settings.epochs,
+            epochs=last,
             initial_epoch=done,
             steps_per_epoch=steps,
             shuffle=False,  # the batches are

@@ -20,10 +20,11 @@ from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.runs.journal import Journal
-from gdas_tf.strategies.base import STRATEGIES, Batch, Strategy, Task
+from gdas_tf.strategies.base import STRATEGIES, Batch, Strategy, Task, rounds_of_search
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.training.callbacks import Checkpoint, Divergence, History, MetricsLines, StrategyEpochs
 from gdas_tf.training.search_model import SearchModel
+from gdas_tf.training.time_limit import EndInTime, TimeLimit
 from gdas_tf.training.trials import Trials
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def search(
     run: Run,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    limit: TimeLimit | None = None,
 ) -> dict[str, np.ndarray]:
     """Search for a cell on the training images of a data set.
 
@@ -55,6 +57,7 @@ def search(
         run: The run directory.
         resume: Go on from the last checkpoint, if there is one.
         callbacks: Keras callbacks for `fit`.
+        limit: When it has to end; what it has found by then is its outcome.
 
     Returns:
         The strategy's arrays before the search and after each epoch. GDAS has its logits: `normal`
@@ -69,7 +72,7 @@ def search(
     settings = config.search
     strategy = STRATEGIES.get(settings.strategy).from_config(config)
     if not strategy.trains_supernet:
-        return _search_without_supernet(strategy, config, data, run, resume)
+        return _search_without_supernet(strategy, config, data, run, resume, limit)
     keras.utils.set_random_seed(config.seed)
     model = build_search_model(config, data, strategy)
     # An epoch is one pass over the smaller half (they differ by a few images): every step takes a batch of
@@ -91,11 +94,13 @@ def search(
     done = checkpoint.begin(resume)
     strategy.journal.begin(resume)
     history.begin(done)
-    if done < settings.epochs:
+    if done < settings.last_epoch:
         metrics.begin(done)
-        _train(model, data, config, halves, steps, done, [*callbacks, history, metrics, checkpoint])
+        written = [*callbacks, history, metrics, checkpoint]
+        _train(model, data, config, run, halves, steps, done, written, limit)
     if strategy.then_trials:
-        _go_through_rounds(strategy, config, data, run, history, settings.epochs)
+        before = run.config.search.last_epoch
+        _go_through_rounds(strategy, config, data, run, history, before, limit)
     return history.arrays()
 
 
@@ -103,15 +108,17 @@ def _train(
     model: SearchModel,
     data: DataSet,
     config: Config,
+    run: Run,
     halves: tuple[np.ndarray, np.ndarray],
     steps: int,
     done: int,
     callbacks: Sequence[keras.callbacks.Callback],
+    limit: TimeLimit | None,
 ) -> None:
     """The epochs of the supernet that are still to do.
 
     Args:
-        model, data, config: Of `search`.
+        model, data, config, run, limit: Of `search`.
         halves: Positions of the images of D_T and of D_V.
         steps: Steps of an epoch.
         done: Epochs that are done.
@@ -122,7 +129,8 @@ def _train(
     augmentation = Augmentation(
         padding=config.data.padding, flip=config.data.flip, cutout=settings.cutout, mean=data.mean
     )
-    first, remaining = done * steps, (settings.epochs - done) * steps
+    last = settings.last_epoch
+    first, remaining = done * steps, (last - done) * steps
 
     @functools.cache
     def validation() -> Iterable[Batch]:
@@ -131,13 +139,17 @@ def _train(
 
     model.fit(
         search_batches(data, settings.batch_size, config.seed, augmentation, first, remaining),
-        epochs=settings.epochs,
+        epochs=last,
         initial_epoch=done,
         steps_per_epoch=steps,
         shuffle=False,  # the batches are shuffled already
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
-            StrategyEpochs(strategy, settings.epochs, validation),
+            *([EndInTime(limit, "search", last, amid=False)] if limit else []),
+            # The limit may have set an earlier one, in the epoch with which the search then ends.
+            StrategyEpochs(
+                strategy, settings.epochs, lambda: min(last, run.config.search.last_epoch), validation
+            ),
             Divergence("search", f"lower search.weight_learning_rate ({settings.weight_learning_rate:g})"),
             *callbacks,
         ],
@@ -145,7 +157,7 @@ def _train(
 
 
 def _search_without_supernet(
-    strategy: Strategy, config: Config, data: DataSet, run: Run, resume: bool
+    strategy: Strategy, config: Config, data: DataSet, run: Run, resume: bool, limit: TimeLimit | None
 ) -> dict[str, np.ndarray]:
     """The search of a strategy that has its own loop: `Strategy.search`.
 
@@ -167,7 +179,7 @@ def _search_without_supernet(
     strategy.journal.begin(resume=False)
     history = History(run, strategy.arrays)
     history.begin(0)
-    _go_through_rounds(strategy, config, data, run, history, 0)
+    _go_through_rounds(strategy, config, data, run, history, 0, limit)
     return history.arrays()
 
 
@@ -178,18 +190,26 @@ def _go_through_rounds(
     run: Run,
     history: History,
     before: int,
+    limit: TimeLimit | None,
 ) -> None:
-    """All rounds of `Strategy.search`.
+    """All rounds of `Strategy.search`, or those that there is time for.
+
+    A round whose trainings were not all done is not counted, unless it is the first: what was found before it
+    stands.
 
     Args:
-        strategy, config, data, run: Of the search.
+        strategy, config, data, run, limit: Of the search.
         history: Takes the arrays after each round.
         before: Lines of metrics that stand before those of the rounds.
     """
     lines = run.metrics("search")  # those of a search that was killed
-    with Trials(config, data, run) as trials:
+    most = rounds_of_search(config)
+    if limit:
+        limit.begin_rounds()
+    with Trials(config, data, run, limit) as trials:
         begun = time.perf_counter()
-        for number, values in enumerate(strategy.search(trials), start=before):
+        rounds = strategy.search(trials)
+        for number, values in enumerate(trials.whole_rounds(rounds), start=before):
             history.on_epoch_end(number)
             line = plain({"epoch": number + 1, **values})
             # A round that is done keeps its line, for the seconds in it; unless its outcome is another, as by
@@ -198,6 +218,13 @@ def _go_through_rounds(
                 run.truncate_metrics("search", number)
                 run.append_metrics("search", {**line, "seconds": round(time.perf_counter() - begun, 3)})
             begun = time.perf_counter()
+            if limit and trials.rounds < most and not limit.allows_round(trials.rounds):
+                trials.left_out = True
+            if trials.left_out or trials.rounds == config.search.stop_after_rounds:
+                break
+        if trials.left_out and run.config.search.stop_after_rounds is None:
+            # So that it is known to be finished.
+            run.set_config(run.config.override({"search.stop_after_rounds": trials.rounds}))
 
 
 def build_search_model(config: Config, data: DataSet, strategy: Strategy | None = None) -> SearchModel:

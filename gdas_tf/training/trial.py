@@ -55,8 +55,8 @@ class TrialTrainer:
 
         Returns:
             `loss` (mean cross entropy on D_V, in nats; None if it is not a number), `accuracy` (on D_V),
-            `training_loss` and `training_accuracy` (of the last epoch), `parameters`, `seconds` in all and
-            `seconds_to_first_step`.
+            `training_loss` and `training_accuracy` (of the last epoch), `parameters`, `seconds` in all,
+            `seconds_to_first_step` and `seconds_to_last_step`.
 
         Raises:
             UsageError: The network cannot be built for the images.
@@ -77,6 +77,7 @@ class TrialTrainer:
                     model.reset_metrics()
                 logs = step(batch)
                 first = first or time.perf_counter() - begun
+            trained = time.perf_counter() - begun
             loss, accuracy = self._judge(model.network, settings.batch_size)
         return {
             "loss": loss if math.isfinite(loss) else None,
@@ -85,6 +86,7 @@ class TrialTrainer:
             "parameters": count_parameters(model.network),
             "seconds": round(time.perf_counter() - begun, 3),
             "seconds_to_first_step": round(first, 3),
+            "seconds_to_last_step": round(trained, 3),
         }
 
     def _model(self, config: Config, genotype: Genotype) -> RetrainingModel:

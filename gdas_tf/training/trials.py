@@ -11,10 +11,12 @@ makes of fresh ones; the second is what the retraining does, and what is to be f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,6 +27,7 @@ from gdas_tf.files import plain, read_json, write_json
 from gdas_tf.notes import progress
 from gdas_tf.runs.arithmetic import about_arithmetic
 from gdas_tf.strategies.trial_fields import TrialFields
+from gdas_tf.training.time_limit import TimeLimit, TimeUp
 from gdas_tf.training.workers import WorkerDied, Workers
 
 if TYPE_CHECKING:
@@ -88,6 +91,13 @@ class Trials:
             fields of the strategy's section that `TrialFields` has.
         data: The data set.
         run: The run directory.
+        limit: When they have to end. What there is no time for, or what is more than
+            `search.stop_after_trials`, is left out: its outcome is that it failed. After the first round of
+            the search `Pending.result` raises a `TimeUp` then, and the round does not count.
+
+    Attributes:
+        left_out: Whether there was any such trial.
+        rounds: How many rounds of the search are done.
 
     Example:
         >>> with Trials(config, data, run) as trials:
@@ -95,8 +105,8 @@ class Trials:
         ...     losses = [one.result().loss for one in pending]
     """
 
-    def __init__(self, config: Config, data: DataSet, run: Run) -> None:
-        self.config, self.run = config, run
+    def __init__(self, config: Config, data: DataSet, run: Run, limit: TimeLimit | None = None) -> None:
+        self.config, self.run, self.limit = config, run, limit
         self.folder = run.file("search/trials")
         own = _own(config)
         self.images, self.validation_images = own.images, own.validation_images
@@ -114,6 +124,9 @@ class Trials:
         self._identity = hashlib.sha256(data.train.hashes.tobytes() + data.train.labels.tobytes()).hexdigest()
         self._workers = Workers(setup, own.jobs)
         self._pending: dict[str, Pending] = {}
+        self._seconds: dict[int, float] = {}  # of the last trial of so many epochs
+        self.left_out = False
+        self.rounds = 0
 
     def __enter__(self) -> Trials:
         return self
@@ -132,8 +145,27 @@ class Trials:
         key = self._key(recipe, genotype)
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
         if digest not in self._pending:
+            number, most = len(self._pending) + 1, self.config.search.stop_after_trials
+            if most is not None and number > most:
+                self._pending[digest] = Pending(self._leave_out)
+                return self._pending[digest]
             self._pending[digest] = self._stored(digest, key) or self._begin(digest, key, recipe, genotype)
         return self._pending[digest]
+
+    def measure(self, genotype: Genotype, epochs: int) -> dict[str, float]:
+        """Trains a candidate to see how long it takes, and keeps nothing.
+
+        Args:
+            genotype, epochs: As of `submit`.
+
+        Returns:
+            What `gdas_tf.training.trial.TrialTrainer.train` does, and `to_start`: seconds before and after
+            it, as to start a worker.
+        """
+        begun = time.perf_counter()
+        request = (trial_config(self.config, epochs).to_dict(), genotype.to_json())
+        found = self._workers.submit("trial", request, dict).result()
+        return {**found, "to_start": time.perf_counter() - begun - found["seconds"]}
 
     def run_all(self, genotypes: Iterable[Genotype], epochs: int) -> list[Outcome]:
         """Trains candidates, as many side by side as there are jobs, and returns their outcomes in order."""
@@ -186,11 +218,34 @@ class Trials:
         return Pending(lambda: outcome)
 
     def _begin(self, digest: str, key: dict[str, Any], recipe: Config, genotype: Genotype) -> Pending:
-        request = (recipe.to_dict(), genotype.to_json())
-        future = self._workers.submit(
-            f"trial {digest}", request, lambda answer: self._finish(answer, digest, key, genotype)
-        )
+        request, epochs = (recipe.to_dict(), genotype.to_json()), recipe.retrain.epochs
+        number = len(self._pending) + 1
+
+        def finish(answer: dict[str, Any] | WorkerDied) -> Outcome:
+            outcome = self._finish(answer, digest, key, genotype)
+            self._seconds[epochs] = outcome.seconds
+            if self.limit:
+                self.limit.beat("trials")
+            return outcome
+
+        def fits() -> bool:
+            return self.limit is None or self.limit.allows_trial(number, self._seconds.get(epochs, 0.0))
+
+        future = self._workers.submit(f"trial {digest}", request, finish, fits, self._leave_out)
         return Pending(future.result)
+
+    def whole_rounds(self, rounds: Iterable[Mapping[str, float]]) -> Iterator[Mapping[str, float]]:
+        """The rounds of a search, but the one in which a trial is left out, unless it is the first."""
+        with contextlib.suppress(TimeUp):
+            for values in rounds:
+                self.rounds += 1
+                yield values
+
+    def _leave_out(self) -> Outcome:
+        self.left_out = True
+        if self.rounds:
+            raise TimeUp
+        return Outcome(math.inf, 0.0, 0, 0.0, "there was no time for it")
 
     def _finish(
         self, values: dict[str, Any] | WorkerDied, digest: str, key: dict[str, Any], genotype: Genotype

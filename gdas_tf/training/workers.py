@@ -47,7 +47,7 @@ class Workers:
 
     def __init__(self, setup: Any, jobs: int) -> None:
         self.setup, self.jobs = setup, jobs
-        self._requests: queue.Queue[tuple[str, Any, Callable[[Any], Any], Future] | None] = queue.Queue()
+        self._requests: queue.Queue[tuple[Any, ...] | None] = queue.Queue()
         self._closed = False
         self._processes: list[_Process | None] = [None] * jobs
         self._threads: list[threading.Thread] = []
@@ -59,7 +59,14 @@ class Workers:
     def __exit__(self, *about: object) -> None:
         self.close()
 
-    def submit(self, name: str, request: Any, finish: Callable[[Any], Any]) -> Future:
+    def submit(
+        self,
+        name: str,
+        request: Any,
+        finish: Callable[[Any], Any],
+        wanted: Callable[[], bool] = lambda: True,
+        leave_out: Callable[[], Any] = lambda: None,
+    ) -> Future:
         """Gives a request to the next worker that is free.
 
         Args:
@@ -67,13 +74,15 @@ class Workers:
             request: Anything that pickle takes.
             finish: Makes a result of the worker's answer, in a thread of this process, as soon as there is
                 one. It gets a `WorkerDied` where workers die of the request.
+            wanted: Whether it is still to be done; asked when a worker is free, in the order of requests.
+            leave_out: Makes the result where it is not.
 
         Returns:
             A future of the result. It raises what `finish` does, and the `UsageError` or `RunError` that a
             worker met.
         """
         future: Future = Future()
-        self._requests.put((name, request, finish, future))
+        self._requests.put((name, request, finish, wanted, leave_out, future))
         if len(self._threads) < self.jobs:
             place = len(self._threads)
             thread = threading.Thread(target=self._serve, args=(place,), name=f"worker {place}", daemon=True)
@@ -101,9 +110,9 @@ class Workers:
     def _serve(self, place: int) -> None:
         """The thread that looks after one worker."""
         while (waiting := self._requests.get()) is not None:
-            name, request, finish, future = waiting
+            name, request, finish, wanted, leave_out, future = waiting
             try:
-                result = finish(self._ask(place, name, request))
+                result = finish(self._ask(place, name, request)) if wanted() else leave_out()
             except BaseException as error:  # of whatever kind, it belongs to whoever waits
                 future.set_exception(error)
             else:
