@@ -50,6 +50,7 @@ class Config(BaseModel):
     Args:
         seed: every random choice of a run comes from it.
         plugins: Python files that are executed before any name is looked up.
+        tensorboard: whether search and retraining write event files; no outcome depends on it.
         data, search, derive, retrain, export, benchmark: the sections.
 
     Raises:
@@ -62,6 +63,9 @@ class Config(BaseModel):
     seed: Whole = Field(0, ge=0, le=2**31 - 1, description="seed of every random choice")
     plugins: Annotated[tuple[Text, ...], Items, Metavar("FILE,…")] = Field(
         (), description="Python files that register operations, spaces, strategies or networks of your own"
+    )
+    tensorboard: bool = Field(
+        False, description="write event files of search and retraining for TensorBoard, too"
     )
     data: DataConfig = Field(default_factory=DataConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.runtime import graphs_as_written
 from gdas_tf.training.callbacks import Checkpoint, Divergence, MetricsLines
+from gdas_tf.training.epoch_lines import EpochLines
 
 if TYPE_CHECKING:
     from gdas_tf.config.config import Config
@@ -147,21 +147,23 @@ def retrain(
             padding=config.data.padding, flip=config.data.flip, cutout=settings.cutout, mean=data.mean
         )
         first, remaining = done * steps, (settings.epochs - done) * steps
-        model.fit(
-            train_batches(data.train, settings.batch_size, config.seed, augmentation, first, remaining),
-            epochs=settings.epochs,
-            initial_epoch=done,
-            steps_per_epoch=steps,
-            shuffle=False,  # the batches are
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                _DropPathSchedule(network, settings),
-                *callbacks,
-                Divergence("retrain", f"lower retrain.learning_rate ({settings.learning_rate:g})"),
-                metrics,
-                checkpoint,
-            ],
-        )
+        with EpochLines("retraining", settings.epochs, done, steps) as lines:
+            model.fit(
+                train_batches(data.train, settings.batch_size, config.seed, augmentation, first, remaining),
+                epochs=settings.epochs,
+                initial_epoch=done,
+                steps_per_epoch=steps,
+                shuffle=False,  # the batches are
+                verbose=0,
+                callbacks=[
+                    _DropPathSchedule(network, settings),
+                    *callbacks,
+                    Divergence("retrain", f"lower retrain.learning_rate ({settings.learning_rate:g})"),
+                    metrics,
+                    checkpoint,
+                    lines,
+                ],
+            )
 
     deployed = build(settings.network, genotype, **network_options(config, data))
     copy_weights(network, deployed)
