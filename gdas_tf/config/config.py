@@ -144,6 +144,18 @@ class Config(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_validation(self) -> Config:
+        """Refuses what is decided by the validation loss of a retraining that has none."""
+        for name, off in (("keep", "last"), ("patience", None)):
+            found = getattr(self.retrain, name)
+            if found != off and not self.retrain.validation:
+                raise UsageError(
+                    f"retrain.{name}: found {found}, which goes by the loss on a validation part, and there "
+                    f"is none; set retrain.validation, as to 0.1, or leave retrain.{name} out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_strategy(self) -> Config:
         """Refuses fields of the section `search` that the strategy does not read, and what it refuses."""
         chosen = self.search.strategy

@@ -14,6 +14,7 @@ from gdas_tf.config.former import completed, former_config
 from gdas_tf.errors import UsageError
 from gdas_tf.files import TEMPORARY, atomic_write, is_run_directory, read_json, remove, write_json, writing
 from gdas_tf.runs.arithmetic import check_arithmetic
+from gdas_tf.runs.best_epoch import ends_early, validation_losses
 from gdas_tf.runs.checkpoints import load_checkpoint, save_checkpoint
 from gdas_tf.runs.metrics import append_line, keep_lines, read_lines
 from gdas_tf.runs.versions import versions
@@ -175,13 +176,16 @@ class Run:
         return any(self.file(f"{stage}/{name}").exists() for name in files)
 
     def finished(self, stage: str) -> bool:
-        """Returns whether `search` or `retrain` has done all its epochs and written its outcome."""
+        """Returns whether `search` or `retrain` has done all its epochs, or ended early, and written its
+        outcome."""
         outcome = self.file({"search": "search/logits.npz", "retrain": "model.keras"}[stage])
+        if not outcome.exists():
+            return False
+        lines = self.metrics(stage)
         if stage == "search":
-            epochs = STRATEGIES.get(self.config.search.strategy).rounds(self.config)
-        else:
-            epochs = self.config.retrain.epochs
-        return outcome.exists() and len(self.metrics(stage)) >= epochs
+            return len(lines) >= STRATEGIES.get(self.config.search.strategy).rounds(self.config)
+        settings = self.config.retrain
+        return len(lines) >= settings.epochs or ends_early(validation_losses(lines), settings.patience)
 
     def record_command(self, arguments: Sequence[str] = ()) -> None:
         """Writes versions.json: the versions in use, the machine, and one more command line if there is one.

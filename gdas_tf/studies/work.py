@@ -179,7 +179,9 @@ def _time(cell: Cell, path: Path) -> dict[str, Any]:
         found["search_epochs"] = config.search.epochs
         found["search_steps"] = steps_per_epoch(halves, config.search.batch_size) * config.search.epochs
     short = _part(data, _TIMED_STEPS * config.retrain.batch_size)
-    run = Run.create(path / "retrain", config.override({"retrain.epochs": 2}))
+    # Of so few images none may be left of a class in a validation part.
+    without = {"retrain.validation": 0.0, "retrain.keep": "last", "retrain.patience": None}
+    run = Run.create(path / "retrain", config.override({"retrain.epochs": 2, **without}))
     genotype = draw(config)
     pipeline.set_genotype(run, genotype)
     retrain(run.config, short, genotype, run)

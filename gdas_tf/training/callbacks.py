@@ -6,7 +6,8 @@ them in this one:
 1. the stage's own, which may change its state;
 2. `Divergence`, so that nothing is written of an epoch that failed;
 3. `History` and `MetricsLines`;
-4. `Checkpoint`, last: if the process dies before, the epoch is done once more, and what was written of it is
+4. `gdas_tf.training.validation.BestEpoch`, whose state belongs to the checkpoint;
+5. `Checkpoint`, last: if the process dies before, the epoch is done once more, and what was written of it is
    written again. Only `gdas_tf.training.epoch_lines.EpochLines`, which says that it is done, comes after it.
 """
 
@@ -67,10 +68,12 @@ class Divergence(keras.callbacks.Callback):
         self.stage, self.advice = stage, advice
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        if not all(math.isfinite(value) for value in logs.values()):
-            raise DivergedError(
-                f"the {self.stage} diverged: the loss is {logs['loss']} in epoch {epoch + 1}; {self.advice}"
-            )
+        for name, value in {"loss": logs["loss"], **logs}.items():
+            if not math.isfinite(value):
+                what = "the loss" if name == "loss" else name
+                raise DivergedError(
+                    f"the {self.stage} diverged: {what} is {value} in epoch {epoch + 1}; {self.advice}"
+                )
 
 
 class MetricsLines(keras.callbacks.Callback):
