@@ -98,7 +98,7 @@ def epoch_line(
     >>> epoch_line("search", 3, 30, {"accuracy": 0.5, "loss": 1.25}, 4.2, 113)
     'search 3/30: loss 1.2500, accuracy 50.00%; 4.2 s, about 1 min 53 s left'
     """
-    numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
     told = ", ".join(f"{name} {_shown(name, numbers[name])}" for name in sorted(numbers, key=_place))
     rest = f", {'at most' if may_end else 'about'} {duration(left)} left" if number < count else ""
     return f"{stage} {number}/{count}: {told + '; ' if told else ''}{seconds:.1f} s{rest}"
@@ -111,6 +111,8 @@ def _place(name: str) -> tuple[str, bool]:
 
 
 def _shown(name: str, value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
     if name.endswith("accuracy") and math.isfinite(value):
         return f"{value:.2%}"
     return f"{value:.4f}"

@@ -91,6 +91,7 @@ def test_the_line_of_an_epoch() -> None:
         "at most 1 min 53 s left"
     )
     assert epoch_line("search", 1, 1, {}, 0.5, 0) == "search 1/1: 0.5 s"
+    assert epoch_line("search", 1, 1, {"different": 3}, 0.5, 0) == "search 1/1: different 3; 0.5 s"
     assert seconds_left([60, 1, 2, 3, 2, 2], 10) == 20
     assert seconds_left([4], 3) == 12
 

