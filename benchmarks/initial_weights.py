@@ -24,8 +24,14 @@ from typing import Any
 INITIALIZERS = ("torch", "he")
 
 
-def measure(options: argparse.Namespace, seed: int, initializer: str) -> dict[str, Any]:
-    """Trains one network; returns its accuracy on the test images and its training loss in every epoch."""
+def measure(options: argparse.Namespace, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
+    """Trains one network; returns its accuracy on the test images and its training loss in every epoch.
+
+    Args:
+        options: of the command line, as `parser_of` has them.
+        seed: of the training.
+        changes: fields of the configuration in which trainings differ, by dotted name.
+    """
     from gdas_tf.config.config import Config
     from gdas_tf.data.dataset import Split, load_dataset
     from gdas_tf.runs.run import Run
@@ -37,7 +43,7 @@ def measure(options: argparse.Namespace, seed: int, initializer: str) -> dict[st
             **dict(item.split("=", 1) for item in options.set),
             "seed": seed,
             "data.data_dir": options.data_dir or "none",
-            "retrain.initializer": initializer,
+            **changes,
         }
     )
     data = load_dataset(
@@ -52,7 +58,6 @@ def measure(options: argparse.Namespace, seed: int, initializer: str) -> dict[st
         result = evaluate(retrain(config, data, Genotype.load(options.genotype), run), data)
         losses = [line["loss"] for line in run.metrics("retrain")]
     return {
-        "initializer": initializer,
         "seed": seed,
         "accuracy": result["accuracy"],
         "loss": result["loss"],
@@ -73,24 +78,25 @@ def summary(results: list[dict[str, Any]]) -> str:
             first = statistics.mean(line["training_loss"][0] for line in of_seed.values())
             last = statistics.mean(line["training_loss"][-1] for line in of_seed.values())
             lines.append(
-                f"{name:5}  {len(of_seed)} seeds  test accuracy {_spread(accuracies)} %  "
+                f"{name:5}  {len(of_seed)} seeds  test accuracy {spread(accuracies)} %  "
                 f"training loss of the first epoch {first:.3f}, of the last {last:.3f}"
             )
     one, other = (by[name] for name in INITIALIZERS)
     paired = [100 * (one[seed]["accuracy"] - other[seed]["accuracy"]) for seed in one if seed in other]
     if paired:
-        lines.append(f"{' - '.join(INITIALIZERS)}: {_spread(paired)} percentage points, seed by seed")
+        lines.append(f"{' - '.join(INITIALIZERS)}: {spread(paired)} percentage points, seed by seed")
     return "\n".join(lines)
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
     deviation = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{deviation}"
 
 
-def main() -> None:
+def parser_of(description: str, file: str) -> argparse.ArgumentParser:
+    """Returns a parser of what trainings that are compared have in common; `file` is where results go."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="quick", help="recipe of the retraining [quick]")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="other values")
@@ -98,23 +104,40 @@ def main() -> None:
     parser.add_argument("--data-dir", metavar="FOLDER", help="where TFDS data sets are prepared")
     parser.add_argument("--train-images", type=int, metavar="N", help="train on the first N images only")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each [3]")
-    parser.add_argument("--json", default="initial_weights.json", metavar="FILE", help="what to write")
-    options = parser.parse_args()
+    parser.add_argument("--json", default=file, metavar="FILE", help="what to write")
+    return parser
 
+
+def measure_all(
+    options: argparse.Namespace, what: str, arms: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Measures all arms, in turns for each seed; prints each and writes all so far.
+
+    Args:
+        options: of the command line.
+        what: what results call the name of an arm.
+        arms: changes of the configuration by the name of the arm.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from gdas_tf.runtime import set_up
 
-    set_up()
+    set_up()  # as the command line does
     results = []
     for seed in range(options.seeds):
-        for initializer in INITIALIZERS:
-            results.append(measure(options, seed, initializer))
-            line = {name: value for name, value in results[-1].items() if name != "training_loss"}
+        for name, changes in arms.items():
+            results.append({what: name, **measure(options, seed, changes)})
+            line = {key: value for key, value in results[-1].items() if key != "training_loss"}
             print(json.dumps(line), flush=True)
             Path(options.json).write_text(
                 json.dumps({"options": vars(options), "results": results}, indent=1)
             )
-    print(summary(results))
+    return results
+
+
+def main() -> None:
+    options = parser_of(__doc__, "initial_weights.json").parse_args()
+    arms = {name: {"retrain.initializer": name} for name in INITIALIZERS}
+    print(summary(measure_all(options, "initializer", arms)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def progress_on_stderr() -> Iterator[None]:
-    """Sends to stderr what libraries print on stdout, as Keras its progress bars."""
+    """Sends to stderr what libraries print on stdout."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 DEFAULT_PRESET = "quick"
 
+_OF_TRAINING = ("tensorboard",)
+"""Fields outside the sections that only commands which train take."""
+
 _TITLES = {
     "data": "data",
     "search": "search",
@@ -188,7 +191,8 @@ def add_config(parser: argparse.ArgumentParser, *sections: str, fields: Sequence
         "--config", metavar="FILE", help="YAML or JSON file with values, as --print-config prints"
     )
     group.add_argument("--print-config", action="store_true", help="print the resolved configuration and end")
-    _add_fields(group, options(None))
+    trains = {"search", "retrain"} & set(sections)
+    _add_fields(group, [one for one in options(None) if trains or one.name not in _OF_TRAINING])
     for section in sections:
         _add_fields(parser.add_argument_group(_TITLES[section]), options(section))
         if section == "search":

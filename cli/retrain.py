@@ -25,6 +25,7 @@ _EXAMPLES = """\
   gdas-tf retrain --genotype GDAS_V1 --preset small --data-dir ~/tensorflow_datasets
   gdas-tf retrain --genotype NASNet-A --data photos/ --data-image-size 32 --run-dir runs/nasnet
   gdas-tf retrain --network resnet20 --run-dir runs/resnet20
+  gdas-tf retrain runs/digits-quick --retrain-validation 0.1 --retrain-keep best --retrain-patience 20
   gdas-tf retrain runs/transfer --genotype runs/c10/genotype.json --data photos/ --data-image-size 64
 """
 
@@ -65,9 +66,23 @@ def main(args: argparse.Namespace) -> int:
     rows: list[tuple[str, str] | None] = [
         ("epochs", f"{result['epochs']} in {duration(result['seconds'])}"),
         ("accuracy", f"{result['accuracy']:.2%} of the training images"),
+        *_of_validation(result),
         ("next", f"gdas-tf evaluate {directory}"),
         None,
         *((path, "") for path in result["files"].values()),
     ]
     print_result(args.json, {"run_directory": directory, **result}, table(rows))
     return 0
+
+
+def _of_validation(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Rows on the validation part, if there was one."""
+    if "val_loss" not in result:
+        return []
+    rows = [
+        ("kept", f"epoch {result['kept_epoch']}"),
+        ("validation", f"{result['val_accuracy']:.2%}, loss {result['val_loss']:.4f} in that epoch"),
+    ]
+    if result["ended_early"]:
+        rows.append(("ended early", "no lower validation loss for --retrain-patience epochs"))
+    return rows

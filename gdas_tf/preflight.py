@@ -71,6 +71,7 @@ def check_before_start(
     if "draw" in stages:
         _check_drawing()
     if "retrain" in stages:
+        _check_validation(config, data)
         _check_network(config, data, genotype)
 
 
@@ -160,6 +161,12 @@ def _check_augmentation(config: Config, data: DataSet, stage: str) -> None:
         except UsageError as error:
             # Its own name of the value stands before the colon.
             raise UsageError(f"{field}: {str(error).partition(': ')[2]}") from error
+
+
+def _check_validation(config: Config, data: DataSet) -> None:
+    from gdas_tf.training.retraining import training_positions
+
+    training_positions(config, data)
 
 
 def _check_drawing() -> None:

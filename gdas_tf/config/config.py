@@ -50,6 +50,7 @@ class Config(BaseModel):
     Args:
         seed: every random choice of a run comes from it.
         plugins: Python files that are executed before any name is looked up.
+        tensorboard: whether search and retraining write event files; no outcome depends on it.
         data, search, derive, retrain, export, benchmark: the sections.
 
     Raises:
@@ -62,6 +63,9 @@ class Config(BaseModel):
     seed: Whole = Field(0, ge=0, le=2**31 - 1, description="seed of every random choice")
     plugins: Annotated[tuple[Text, ...], Items, Metavar("FILE,…")] = Field(
         (), description="Python files that register operations, spaces, strategies or networks of your own"
+    )
+    tensorboard: bool = Field(
+        False, description="write event files of search and retraining for TensorBoard, too"
     )
     data: DataConfig = Field(default_factory=DataConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
@@ -137,6 +141,18 @@ class Config(BaseModel):
         if max(ranks) > most:
             shown = ",".join(map(str, ranks))
             raise UsageError(f"derive.ranks: found {shown}; accepted are 1 to {most}, as {reason}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_validation(self) -> Config:
+        """Refuses what is decided by the validation loss of a retraining that has none."""
+        for name, off in (("keep", "last"), ("patience", None)):
+            found = getattr(self.retrain, name)
+            if found != off and not self.retrain.validation:
+                raise UsageError(
+                    f"retrain.{name}: found {found}, which goes by the loss on a validation part, and there "
+                    f"is none; set retrain.validation, as to 0.1, or leave retrain.{name} out"
+                )
         return self
 
     @model_validator(mode="after")

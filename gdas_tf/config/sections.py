@@ -275,6 +275,30 @@ class RetrainConfig(Section):
         "torch",
         description="weights before training: PyTorch's, uniform by fan-in, or He's, 2.45 times as large",
     )
+    label_smoothing: Number = Field(
+        0.0, ge=0, lt=1, description="part of a label that is spread evenly over all classes"
+    )
+    mixup: Number = Field(
+        0.0, ge=0, description="alpha of mixup, which trains on weighted means of two images; 0 turns it off"
+    )
+    ema: Number = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the exponential moving average of the weights, which is what is kept; 0: none",
+    )
+    validation: Number = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="part of the training images held out to validate on after each epoch; 0: none",
+    )
+    keep: Literal["last", "best"] = Field(
+        "last", description="epoch whose weights are kept: the last, or the one of the least validation loss"
+    )
+    patience: Annotated[Annotated[Whole, Field(ge=1)] | None, IfAny] = Field(
+        None, description="epochs without a lower validation loss after which the training ends early"
+    )
     precision: Precision = Field("float32", description="number format of the computation")
     jit_compile: bool = Field(False, description="compile the step with XLA (for GPUs; slow on CPUs)")
 

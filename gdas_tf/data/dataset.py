@@ -19,6 +19,7 @@ import numpy as np
 
 from gdas_tf.data.division import hold_out, some, stratified
 from gdas_tf.data.identity import DataIdentity, Draw, images_digest
+from gdas_tf.data.mixup import mix
 from gdas_tf.data.seeds import generator, key
 from gdas_tf.data.sources.opening import open_source
 from gdas_tf.data.split import Split
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from gdas_tf.data.augmentation import Augmentation
+    from gdas_tf.numerics.losses import MixedLabels
 
 MIN_IMAGE_SIZE = 8
 """Height and width of the smallest images, in pixels: the networks halve them twice."""
@@ -220,6 +222,7 @@ def train_batches(
     first_step: int,
     steps: int,
     positions: np.ndarray | None = None,
+    mixup: float = 0.0,
 ) -> tf.data.Dataset:
     """Returns the batches of a training on all images of a split, or on some of them.
 
@@ -234,9 +237,10 @@ def train_batches(
         first_step: number of the first batch, as when a run is resumed.
         steps: number of batches.
         positions: the images to train on, int32 [n], ascending; None for all.
+        mixup: alpha of `gdas_tf.data.mixup`; 0 mixes nothing.
 
     Returns:
-        `(x, y)`: x float32 [B, H, W, C] in [0, 1], y int32 [B].
+        `(x, y)`: x float32 [B, H, W, C] in [0, 1], y int32 [B], or `MixedLabels` with mixup.
 
     Raises:
         UsageError: the augmentation does not fit the images.
@@ -249,7 +253,7 @@ def train_batches(
     count = len(positions)
     batch_size = min(batch_size, count)
     batches = _batches(
-        split, positions, batch_size, count, (seed, "retrain"), augmentation, first_step, steps
+        split, positions, batch_size, count, (seed, "retrain"), augmentation, first_step, steps, mixup
     )
     return batches.prefetch(tf.data.AUTOTUNE)
 
@@ -303,6 +307,7 @@ def _batches(
     augmentation: Augmentation,
     first_step: int,
     steps: int,
+    mixup: float = 0.0,
 ) -> tf.data.Dataset:
     """Returns augmented batches of some images of a split.
 
@@ -314,12 +319,14 @@ def _batches(
         stream: seed and name of the stream of random numbers.
         augmentation: changes to the images.
         first_step, steps: number of the first batch, and how many.
+        mixup: alpha of mixup; 0 mixes nothing.
     """
     import tensorflow as tf
 
     in_epoch = steps_per_epoch(examples, batch_size)
     order_key = key(*stream, "order")
     augmentation_key = key(*stream, "augmentation")
+    mixup_key = key(*stream, "mixup")
     gather = split.gather
     # `stateless_shuffle` sorts by random keys. `index_shuffle` would give single positions without the rest,
     # but its permutations are poor: of 25,000 images, those of successive epochs correlate by 0.35.
@@ -331,9 +338,10 @@ def _batches(
         batches = tf.reshape(shuffled[: in_epoch * batch_size], [in_epoch, batch_size])
         return tf.data.Dataset.from_tensor_slices(batches)
 
-    def batch(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def batch(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | MixedLabels]:
         images, labels = gather(chosen)
-        return augmentation(images, [augmentation_key, step]), labels
+        images = augmentation(images, [augmentation_key, step])
+        return mix(images, labels, mixup, [mixup_key, step]) if mixup else (images, labels)
 
     chosen = (
         tf.data.Dataset.range(first_step // in_epoch, np.iinfo(np.int64).max)

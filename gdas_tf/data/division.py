@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,3 +51,33 @@ def some(labels: np.ndarray, count: int, class_names: Sequence[str], seed: int) 
             f"{class_names[label]}; raise data.train_images"
         )
     return chosen
+
+
+def validation_part(labels: np.ndarray, fraction: float, class_names: Sequence[str], seed: int) -> np.ndarray:
+    """Returns which training images a retraining validates on, bool [n]: the same part of each class.
+
+    Raises:
+        UsageError: a class has a single image, or one of the parts has no image of a class.
+    """
+    what = f"retrain.validation: {fraction:g} of {len(labels)} training images"
+    counts = np.bincount(labels, minlength=len(class_names))
+    single = [name for name, count in zip(class_names, counts, strict=True) if count == 1]
+    if single:
+        raise UsageError(
+            f"{what}: class {single[0]} has a single image, which cannot be trained on and validated on; add "
+            "images to the class, or leave retrain.validation out"
+        )
+    held_out = stratified(labels, fraction, generator(seed, "validation"))
+    least = 1 / counts[counts > 0].min()
+    for part, lacking in (("validation part", held_out), ("images to train on", ~held_out)):
+        for label in np.setdiff1d(labels, labels[lacking]):
+            raise UsageError(
+                f"{what} leaves none of class {class_names[label]}, which has {counts[label]}, in the "
+                f"{part}; accepted here are {_round_up(least)} to {1 - _round_up(least):g}"
+            )
+    return held_out
+
+
+def _round_up(fraction: float) -> float:
+    """The next number of three digits after the point."""
+    return math.ceil(fraction * 1000 - 1e-9) / 1000

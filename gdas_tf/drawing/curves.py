@@ -198,8 +198,8 @@ def draw_retraining(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> N
     """Draws how a retraining went: accuracy, loss, learning rate and probability of drop-path by epoch.
 
     Args:
-        metrics: one mapping per epoch: epoch, accuracy, loss, learning_rate, drop_path. What is missing is
-            left out.
+        metrics: one mapping per epoch: epoch, accuracy, loss, learning_rate, drop_path, and val_accuracy and
+            val_loss where there was a validation part. What is missing is left out.
         path: the picture to write, .png or .svg.
 
     Raises:
@@ -211,8 +211,15 @@ def draw_retraining(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> N
         figure = Figure(figsize=(9.0, 5.0), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
         panels = figure.subplots(2, 2, sharex=True, height_ratios=(2, 1))
-        _add_curves(panels[0, 0], metrics, {"accuracy": ""}, "Accuracy on the training images", 100.0)
-        _add_curves(panels[0, 1], metrics, {"loss": ""}, "Loss on the training images")
+        for panel, key, title, percent in (
+            (panels[0, 0], "accuracy", "Accuracy", 100.0),
+            (panels[0, 1], "loss", "Loss", 0.0),
+        ):
+            if any(f"val_{key}" in line for line in metrics):
+                curves = {key: "training images", f"val_{key}": "validation part"}
+                _add_curves(panel, metrics, curves, title, percent)
+            else:
+                _add_curves(panel, metrics, {key: ""}, f"{title} on the training images", percent)
         _add_curves(panels[1, 0], metrics, {"learning_rate": ""}, "Learning rate")
         _add_curves(panels[1, 1], metrics, {"drop_path": ""}, "Drop-path probability")
         for panel in panels[0]:

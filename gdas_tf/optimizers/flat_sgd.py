@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
-from gdas_tf.numerics.graph_constants import constant
+from gdas_tf.optimizers.flat import flatten, unflatten
 from gdas_tf.optimizers.replicas import refuse_replicas
 
 
@@ -82,19 +82,18 @@ class FlatSGD(keras.optimizers.Optimizer):
         if not self.built:
             self.build(weights)
         self._check(grads, weights)
-        gradient = _flatten(grads)
+        gradient = flatten(grads)
         if self.loss_scale_factor is not None:
             gradient /= self.loss_scale_factor
         if self.clip_norm:
             gradient *= self.clip_norm / tf.maximum(self.clip_norm, tf.norm(gradient))
-        gradient += self.decay * _flatten([weight.value for weight in weights])
+        gradient += self.decay * flatten([weight.value for weight in weights])
         velocity = self.momentum * self.velocity.value + gradient
         self.velocity.assign(velocity)
         change = gradient + self.momentum * velocity if self.nesterov else velocity
         change *= tf.cast(self.learning_rate, tf.float32)
-        parts = tf.split(change, [math.prod(weight.shape) for weight in weights])
-        for weight, part in zip(weights, parts, strict=True):
-            weight.value.assign_sub(tf.reshape(part, constant(weight.shape)))
+        for weight, part in zip(weights, unflatten(change, weights), strict=True):
+            weight.value.assign_sub(part)
         self.iterations.assign_add(1)
 
     def _check(self, grads: Sequence[tf.Tensor | None], weights: Sequence[Any]) -> None:
@@ -121,8 +120,3 @@ class FlatSGD(keras.optimizers.Optimizer):
             "clip_norm": self.clip_norm,
             "nesterov": self.nesterov,
         }
-
-
-def _flatten(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    flat = constant((-1,))  # hundreds of operations share it
-    return tf.concat([tf.reshape(tensor, flat) for tensor in tensors], 0)

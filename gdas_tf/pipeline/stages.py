@@ -29,6 +29,7 @@ from gdas_tf.pipeline.budget import retrain_within
 from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.job import Job
 from gdas_tf.pipeline.truth import look_up, true_curve
+from gdas_tf.runs.best_epoch import best_epoch, validation_losses
 from gdas_tf.runs.journal import Journal
 from gdas_tf.runs.run import Run
 
@@ -197,7 +198,10 @@ def run_retraining(job: Job) -> dict[str, Any]:
     """Trains the derived network, or the one that `retrain.network` names, from scratch.
 
     Returns:
-        `epochs`, `accuracy` (of the training images in the last epoch), `seconds` of all epochs, and `files`.
+        `epochs` that were done, `accuracy` (of the training images in the last of them), `kept_epoch` (whose
+        weights the network has), with a validation part `val_loss` and `val_accuracy` of that epoch and
+        `ended_early` (whether patience was at its end before the last epoch), `seconds` of all epochs, and
+        `files`.
 
     Raises:
         UsageError: there is no genotype yet that the network could be built of, the retraining has begun and
@@ -220,11 +224,15 @@ def run_retraining(job: Job) -> dict[str, Any]:
             retrain_within(job.budget, job, genotype)
         else:
             retrain(job.config, data, genotype, run, resume=job.resume)
-    last = run.metrics("retrain")[-1]
+    lines, settings = run.metrics("retrain"), job.config.retrain
+    kept = best_epoch(validation_losses(lines)) if settings.keep == "best" else len(lines)
+    validated = {name: lines[kept - 1].get(name) for name in ("val_loss", "val_accuracy")}
     return {
-        "epochs": len(run.metrics("retrain")),
-        "accuracy": last["accuracy"],
-        "seconds": sum(line["seconds"] for line in run.metrics("retrain")),
+        "epochs": len(lines),
+        "accuracy": lines[-1]["accuracy"],
+        "kept_epoch": kept,
+        **({**validated, "ended_early": len(lines) < settings.epochs} if settings.validation else {}),
+        "seconds": sum(line["seconds"] for line in lines),
         "files": _files(run, "retrain/metrics.jsonl", "model.keras"),
     }
 

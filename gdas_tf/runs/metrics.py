@@ -1,11 +1,13 @@
-"""Files of metrics: one line of JSON per epoch."""
+"""Files of metrics: one line of JSON per epoch, and the same as a table."""
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,16 @@ def keep_lines(path: Path, count: int) -> None:
     lines = read_lines(path)
     if len(lines) > count:
         atomic_write(path, "".join(json.dumps(line) + "\n" for line in lines[:count]))
+
+
+def write_table(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Writes lines as CSV: a column for each name in any of them, empty where a line has none.
+
+    Raises:
+        RunError: the disk is full or read-only; the table before is intact.
+    """
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)))
+    table.writeheader()
+    table.writerows(lines)
+    atomic_write(path, text.getvalue())

@@ -14,6 +14,7 @@ from gdas_tf.config.former import completed, former_config
 from gdas_tf.errors import UsageError
 from gdas_tf.files import TEMPORARY, atomic_write, is_run_directory, read_json, remove, write_json, writing
 from gdas_tf.runs.arithmetic import check_arithmetic
+from gdas_tf.runs.best_epoch import ends_early, validation_losses
 from gdas_tf.runs.checkpoints import load_checkpoint, save_checkpoint
 from gdas_tf.runs.metrics import append_line, keep_lines, read_lines
 from gdas_tf.runs.versions import versions
@@ -30,6 +31,8 @@ FILES: dict[str, str] = {
     "data.npz": "fingerprint of every training and test image",
     "budget.json": "how the time of a run with a budget was divided, and what was spent",
     "search/metrics.jsonl": "metrics of the search, one line per epoch",
+    "search/metrics.csv": "the same as a table",
+    "search/tensorboard": "the same as event files for TensorBoard",
     "search/candidates.json": "the candidates of a race, as they were when it began",
     "search/candidates.jsonl": "the candidates of a search that compares some, one line for each",
     "search/trials": "outcomes of short trainings of candidates, one file for each",
@@ -37,6 +40,8 @@ FILES: dict[str, str] = {
     "search/checkpoint.npz": "state of the search after the last finished epoch, to resume from",
     "genotype.json": "the derived genotype",
     "retrain/metrics.jsonl": "metrics of the retraining, one line per epoch",
+    "retrain/metrics.csv": "the same as a table",
+    "retrain/tensorboard": "the same as event files for TensorBoard",
     "retrain/checkpoint.npz": "state of the retraining after the last finished epoch, to resume from",
     "model.keras": "the retrained network, without drop-path and auxiliary head",
     "evaluation.json": "loss and accuracy on the test images",
@@ -172,10 +177,16 @@ class Run:
         return any(self.file(f"{stage}/{name}").exists() for name in files)
 
     def finished(self, stage: str) -> bool:
-        """Returns whether `search` or `retrain` has done all its epochs and written its outcome."""
+        """Returns whether `search` or `retrain` has done all its epochs, or ended early, and written its
+        outcome."""
         outcome = self.file({"search": "search/logits.npz", "retrain": "model.keras"}[stage])
-        lines = lines_of_search(self.config) if stage == "search" else self.config.retrain.last_epoch
-        return outcome.exists() and len(self.metrics(stage)) >= lines
+        if not outcome.exists():
+            return False
+        lines = self.metrics(stage)
+        if stage == "search":
+            return len(lines) >= lines_of_search(self.config)
+        settings = self.config.retrain
+        return len(lines) >= settings.last_epoch or ends_early(validation_losses(lines), settings.patience)
 
     def record_command(self, arguments: Sequence[str] = ()) -> None:
         """Writes versions.json: the versions in use, the machine, and one more command line if there is one.

@@ -19,8 +19,8 @@ _Size = Annotated[Annotated[Whole, Field(ge=1)] | None, IfAny]
 class TrialFields(Section):
     """What the short trainings of a strategy's candidates have in common.
 
-    What is not named here is as in the section `retrain`, but for drop-path and the auxiliary head: those
-    help trainings of hundreds of epochs, and hold up short ones.
+    What is not named here is as in the section `retrain`, but for drop-path, the auxiliary head, label
+    smoothing, mixup and averaged weights: those help trainings of hundreds of epochs, and hold up short ones.
     """
 
     channels: Annotated[Annotated[Whole, Field(ge=2)] | None, IfAny] = Field(

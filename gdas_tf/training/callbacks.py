@@ -6,8 +6,9 @@ them in this one:
 1. `EndInTime` of a search with a limit, then the stage's own, which may change its state;
 2. `Divergence`, so that nothing is written of an epoch that failed;
 3. `History` and `MetricsLines`;
-4. `Checkpoint`, last: if the process dies before, the epoch is done once more, and what was written of it is
-   written again.
+4. `gdas_tf.training.validation.BestEpoch`, whose state belongs to the checkpoint;
+5. `Checkpoint`, last: if the process dies before, the epoch is done once more, and what was written of it is
+   written again. Only `gdas_tf.training.epoch_lines.EpochLines`, which says that it is done, comes after it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from gdas_tf.errors import DivergedError, UsageError
 from gdas_tf.files import atomic_path
 from gdas_tf.keras_backend import keras
+from gdas_tf.runs.metrics_log import MetricsLog
 from gdas_tf.user_files import read_npz
 
 if TYPE_CHECKING:
@@ -73,10 +75,12 @@ class Divergence(keras.callbacks.Callback):
         self.stage, self.advice = stage, advice
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        if not all(math.isfinite(value) for value in logs.values()):
-            raise DivergedError(
-                f"the {self.stage} diverged: the loss is {logs['loss']} in epoch {epoch + 1}; {self.advice}"
-            )
+        for name, value in {"loss": logs["loss"], **logs}.items():
+            if not math.isfinite(value):
+                what = "the loss" if name == "loss" else name
+                raise DivergedError(
+                    f"the {self.stage} diverged: {what} is {value} in epoch {epoch + 1}; {self.advice}"
+                )
 
 
 class MetricsLines(keras.callbacks.Callback):
@@ -90,11 +94,11 @@ class MetricsLines(keras.callbacks.Callback):
 
     def __init__(self, run: Run, stage: str, values: Callable[[int], Mapping[str, float]]) -> None:
         super().__init__()
-        self.run, self.stage, self.values = run, stage, values
+        self.log, self.values = MetricsLog(run, stage), values
 
     def begin(self, done: int) -> None:
         """Keep the lines of the epochs that are done, and no others."""
-        self.run.truncate_metrics(self.stage, done)
+        self.log.begin(done)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._begun = time.perf_counter()
@@ -106,7 +110,7 @@ class MetricsLines(keras.callbacks.Callback):
             **self.values(epoch + 1),
             "seconds": round(time.perf_counter() - self._begun, 3),
         }
-        self.run.append_metrics(self.stage, line)
+        self.log.append(line)
 
 
 class History(keras.callbacks.Callback):

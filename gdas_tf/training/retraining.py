@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +11,22 @@ import tensorflow as tf
 
 from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
+from gdas_tf.data.division import validation_part
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
 from gdas_tf.networks.drop_path import DropPathFactors
 from gdas_tf.networks.model_file import save_model
 from gdas_tf.networks.registry import build, copy_weights
-from gdas_tf.numerics.losses import cross_entropy, hits
+from gdas_tf.numerics.losses import MixedLabels, cross_entropy, hits, of_labels
+from gdas_tf.optimizers.average import WeightAverage
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.loss_scale import loss_scaled
 from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.runtime import graphs_as_written
 from gdas_tf.training.callbacks import Checkpoint, Divergence, MetricsLines
+from gdas_tf.training.epoch_lines import EpochLines
+from gdas_tf.training.validation import AverageInTests, BestEpoch
 
 if TYPE_CHECKING:
     from gdas_tf.config.config import Config
@@ -36,11 +40,15 @@ class RetrainingModel(keras.Model):
     """A training network with the loss of the recipe, trained by `fit` on batches of images and labels.
 
     The loss is the cross entropy of the logits plus, where the network has an auxiliary head,
-    `auxiliary_weight` times that of the head's logits.
+    `auxiliary_weight` times that of the head's logits, both with smoothed labels. Of images that mixup has
+    mixed, loss and accuracy are the weighted means of those of both labels. `evaluate` gives the plain cross
+    entropy of the logits, and the accuracy, with batch norm by its moving statistics.
 
     Args:
         network: what `build_network(…, training=True)` returns.
         auxiliary_weight: weight of the auxiliary head's loss.
+        label_smoothing: as of `gdas_tf.numerics.losses.cross_entropy`.
+        average: follows the network's weights; None for no average.
 
     Example:
         >>> model = RetrainingModel(build_network(genotype, (32, 32, 3), 10, auxiliary=True))
@@ -48,10 +56,17 @@ class RetrainingModel(keras.Model):
         >>> model.fit(batches, epochs=2)  # doctest: +SKIP
     """
 
-    def __init__(self, network: keras.Model, auxiliary_weight: float = 0.4, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        auxiliary_weight: float = 0.4,
+        label_smoothing: float = 0.0,
+        average: WeightAverage | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.network = network
-        self.auxiliary_weight = auxiliary_weight
+        self.network, self.average = network, average
+        self.auxiliary_weight, self.label_smoothing = auxiliary_weight, label_smoothing
         self._means = [keras.metrics.Mean(name=name) for name in ("loss", "accuracy")]
         self.built = True
 
@@ -66,24 +81,41 @@ class RetrainingModel(keras.Model):
         with graphs_as_written():
             return super().fit(*arguments, **options)
 
-    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor | MixedLabels]) -> dict[str, tf.Tensor]:
         images, labels = data
         weights = self.network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([weight.value for weight in weights])
             outputs = self.network(images, training=True)
-            loss = cross_entropy(labels, outputs["logits"])
+            loss = self._loss(labels, outputs["logits"])
             if "auxiliary" in outputs:
-                loss += self.auxiliary_weight * cross_entropy(labels, outputs["auxiliary"])
+                loss += self.auxiliary_weight * self._loss(labels, outputs["auxiliary"])
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [weight.value for weight in weights])
         self.optimizer.apply(gradients, weights)
-        return self._record(loss, labels, outputs)
+        if self.average is not None:
+            self.average.update()
+        return self._record(loss, labels, outputs["logits"])
+
+    def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        images, labels = data
+        logits = self.network(images, training=False)["logits"]
+        # One loss an image: the last batch may be smaller.
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        return self._record(losses, labels, logits)
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Lets the network have the average of its weights inside a block; without one, what it has."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
+
+    def _loss(self, labels: tf.Tensor | MixedLabels, logits: tf.Tensor) -> tf.Tensor:
+        return of_labels(lambda one: cross_entropy(one, logits, self.label_smoothing), labels)
 
     def _record(
-        self, loss: tf.Tensor, labels: tf.Tensor, outputs: Mapping[str, tf.Tensor]
+        self, loss: tf.Tensor, labels: tf.Tensor | MixedLabels, logits: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        for mean, value in zip(self._means, (loss, hits(labels, outputs["logits"])), strict=True):
+        accuracy = of_labels(lambda one: hits(one, logits), labels)
+        for mean, value in zip(self._means, (loss, accuracy), strict=True):
             mean.update_state(value)
         return {mean.name: mean.result() for mean in self._means}
 
@@ -96,19 +128,22 @@ def retrain(
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> keras.Model:
-    """Trains the network of a genotype from scratch on all training images, by the recipe of the paper.
+    """Trains the network of a genotype from scratch on the training images, by the recipe of the paper.
 
     SGD with momentum, weight decay and clipping to a global norm
     (`gdas_tf.optimizers.flat_sgd.FlatSGD`); a learning rate that falls as a cosine, step by step or epoch by
     epoch; an auxiliary head; drop-path whose probability grows linearly, epoch by epoch; random crop, flip
-    and CutOut. The test images are not looked at.
+    and CutOut. On request label smoothing, mixup, an exponential moving average of the weights, which is what
+    is validated and kept, and a validation part that is held out of the training images: its loss chooses the
+    epoch that is kept, or ends the training early. The test images are not looked at.
 
-    After each epoch the metrics (`retrain/metrics.jsonl`: epoch, loss, accuracy, learning_rate, drop_path,
-    seconds) and a checkpoint with all variables are written. A retraining that was killed and resumed ends
-    with the same weights, bit for bit, as one that was not, on one machine.
+    After each epoch the metrics (`retrain/metrics.jsonl`: epoch, loss, accuracy, val_loss and val_accuracy of
+    a validation part, learning_rate, drop_path, seconds) and a checkpoint with all variables are written. A
+    retraining that was killed and resumed ends with the same weights, bit for bit, as one that was not, on
+    one machine.
 
     Args:
-        config: configuration; `seed`, `data` (the augmentation) and `retrain` count here.
+        config: configuration; `seed`, `data` (the augmentation), `retrain` and `tensorboard` count here.
         data: the data set.
         genotype: the cells; None if the network is built of none.
         run: the run directory.
@@ -119,18 +154,21 @@ def retrain(
         The deployed network, which is saved in the run as `model.keras`, with the record of the data.
 
     Raises:
-        UsageError: the run was begun on other data, a checkpoint doesn't fit, or the network can't be built
-            for the images.
+        UsageError: the run was begun on other data, a checkpoint doesn't fit, the network can't be built for
+            the images, or the validation part leaves a class without images.
         RunError: the training diverged, or the disk is full.
     """
     settings = config.retrain
-    steps = steps_per_epoch(len(data.train.labels), settings.batch_size)
+    positions, held_out = training_positions(config, data)
+    steps = steps_per_epoch(len(positions), settings.batch_size)
     learning_rate = learning_rate_of(settings, steps)
     model = model_to_train(config, data, genotype, learning_rate)
-    network = model.network
+    network, average = model.network, model.average
 
+    best = BestEpoch(run, network.variables, settings.patience, settings.keep == "best", model.averaged)
     # The network's variables include the statistics of batch norm and the state of drop-path.
-    checkpoint = Checkpoint(run, "retrain", [*network.variables, *model.optimizer.variables])
+    variables = [*network.variables, *model.optimizer.variables, *(average.variables if average else ())]
+    checkpoint = Checkpoint(run, "retrain", variables, best.kept, best.restore)
     metrics = MetricsLines(
         run,
         "retrain",
@@ -142,32 +180,66 @@ def retrain(
     data_record = record_data(run, "retrain", data)
     done = checkpoint.begin(resume)
     metrics.begin(done)
+    best.begin()
     last = settings.last_epoch
-    if done < last:
+    if done < last and not best.ended:
         augmentation = Augmentation(
             padding=config.data.padding, flip=config.data.flip, cutout=settings.cutout, mean=data.mean
         )
         first, remaining = done * steps, (last - done) * steps
-        model.fit(
-            train_batches(data.train, settings.batch_size, config.seed, augmentation, first, remaining),
-            epochs=last,
-            initial_epoch=done,
-            steps_per_epoch=steps,
-            shuffle=False,  # the batches are
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                _DropPathSchedule(network, settings),
-                *callbacks,
-                Divergence("retrain", f"lower retrain.learning_rate ({settings.learning_rate:g})"),
-                metrics,
-                checkpoint,
-            ],
+        batches = train_batches(
+            data.train,
+            settings.batch_size,
+            config.seed,
+            augmentation,
+            first,
+            remaining,
+            positions,
+            settings.mixup,
         )
+        validation = eval_batches(data.train, settings.batch_size, held_out) if len(held_out) else None
+        with EpochLines("retraining", last, done, steps, settings.patience is not None) as lines:
+            model.fit(
+                batches,
+                epochs=last,
+                initial_epoch=done,
+                steps_per_epoch=steps,
+                validation_data=validation,
+                shuffle=False,  # the batches are
+                verbose=0,
+                callbacks=[
+                    _DropPathSchedule(network, settings),
+                    *([AverageInTests(average)] if average else ()),
+                    *callbacks,
+                    Divergence("retrain", f"lower retrain.learning_rate ({settings.learning_rate:g})"),
+                    metrics,
+                    best,
+                    checkpoint,
+                    lines,
+                ],
+            )
 
     deployed = build(settings.network, genotype, **network_options(config, data))
-    copy_weights(network, deployed)
+    with best.applied():
+        copy_weights(network, deployed)
     save_model(deployed, run.file("model.keras"), data_record)
     return deployed
+
+
+def training_positions(config: Config, data: DataSet) -> tuple[np.ndarray, np.ndarray]:
+    """Divides the training images into those that a retraining trains on and its validation part.
+
+    Returns:
+        The positions of both, int32, ascending; without `retrain.validation` the second has none.
+
+    Raises:
+        UsageError: a class has no image in one of the parts.
+    """
+    labels, fraction = data.train.labels, config.retrain.validation
+    held_out = np.zeros(len(labels), bool)
+    if fraction:
+        held_out = validation_part(labels, fraction, data.class_names, config.seed)
+    return tuple(np.flatnonzero(part).astype(np.int32) for part in (~held_out, held_out))
 
 
 def model_to_train(
@@ -199,7 +271,8 @@ def model_to_train(
         dtype=settings.precision,
         **network_options(config, data),
     )
-    model = RetrainingModel(network, settings.auxiliary_weight)
+    average = WeightAverage(network.variables, settings.ema) if settings.ema else None
+    model = RetrainingModel(network, settings.auxiliary_weight, settings.label_smoothing, average)
     model.compile(optimizer_of(settings, learning_rate), jit_compile=settings.jit_compile)
     model.optimizer.build(network.trainable_variables)
     return model

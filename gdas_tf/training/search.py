@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -15,14 +14,17 @@ from gdas_tf.data.augmentation import Augmentation
 from gdas_tf.data.dataset import eval_batches, search_batches, search_halves, steps_per_epoch
 from gdas_tf.files import plain
 from gdas_tf.keras_backend import keras
+from gdas_tf.notes import progress
 from gdas_tf.optimizers.loss_scale import loss_scaled
 from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.runs.journal import Journal
+from gdas_tf.runs.metrics_log import MetricsLog
 from gdas_tf.strategies.base import STRATEGIES, Batch, Strategy, Task, rounds_of_search
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.training.callbacks import Checkpoint, Divergence, History, MetricsLines, StrategyEpochs
+from gdas_tf.training.epoch_lines import EpochLines, epoch_line, seconds_left
 from gdas_tf.training.search_model import SearchModel
 from gdas_tf.training.time_limit import EndInTime, TimeLimit
 from gdas_tf.training.trials import Trials
@@ -137,23 +139,27 @@ def _train(
         batches = eval_batches(data.train, batch_size, halves[1])
         return batches.take(len(halves[1]) // batch_size)
 
-    model.fit(
-        search_batches(data, settings.batch_size, config.seed, augmentation, first, remaining),
-        epochs=last,
-        initial_epoch=done,
-        steps_per_epoch=steps,
-        shuffle=False,  # the batches are shuffled already
-        verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[
-            *([EndInTime(limit, "search", last, amid=False)] if limit else []),
-            # The limit may have set an earlier one, in the epoch with which the search then ends.
-            StrategyEpochs(
-                strategy, settings.epochs, lambda: min(last, run.config.search.last_epoch), validation
-            ),
-            Divergence("search", f"lower search.weight_learning_rate ({settings.weight_learning_rate:g})"),
-            *callbacks,
-        ],
-    )
+    with EpochLines("search", last, done, steps) as lines:
+        model.fit(
+            search_batches(data, settings.batch_size, config.seed, augmentation, first, remaining),
+            epochs=last,
+            initial_epoch=done,
+            steps_per_epoch=steps,
+            shuffle=False,  # the batches are shuffled already
+            verbose=0,
+            callbacks=[
+                *([EndInTime(limit, "search", last, amid=False)] if limit else []),
+                # The limit may have set an earlier one, in the epoch with which the search then ends.
+                StrategyEpochs(
+                    strategy, settings.epochs, lambda: min(last, run.config.search.last_epoch), validation
+                ),
+                Divergence(
+                    "search", f"lower search.weight_learning_rate ({settings.weight_learning_rate:g})"
+                ),
+                *callbacks,
+                lines,
+            ],
+        )
 
 
 def _search_without_supernet(
@@ -173,7 +179,7 @@ def _search_without_supernet(
         strategy.check(config, data)
         shutil.rmtree(run.file("search/trials"), ignore_errors=True)
         run.file("search/candidates.json").unlink(missing_ok=True)
-        run.truncate_metrics("search", 0)
+        MetricsLog(run, "search").begin(0)
     # The same lines are written once more; only trainings take time.
     strategy.journal = Journal(run.file("search/candidates.jsonl"))
     strategy.journal.begin(resume=False)
@@ -203,7 +209,10 @@ def _go_through_rounds(
         before: Lines of metrics that stand before those of the rounds.
     """
     lines = run.metrics("search")  # those of a search that was killed
-    most = rounds_of_search(config)
+    log = MetricsLog(run, "search")
+    log.begin(len(lines))
+    most, seconds = rounds_of_search(config), []
+    count = before + most
     if limit:
         limit.begin_rounds()
     with Trials(config, data, run, limit) as trials:
@@ -215,8 +224,11 @@ def _go_through_rounds(
             # A round that is done keeps its line, for the seconds in it; unless its outcome is another, as by
             # another recipe of the trainings.
             if not (number < len(lines) and lines[number] == {**line, "seconds": lines[number]["seconds"]}):
-                run.truncate_metrics("search", number)
-                run.append_metrics("search", {**line, "seconds": round(time.perf_counter() - begun, 3)})
+                log.begin(number)
+                log.append({**line, "seconds": round(time.perf_counter() - begun, 3)})
+            seconds.append(run.metrics("search")[number]["seconds"])
+            left = seconds_left(seconds, count - number - 1)
+            progress(epoch_line("search", number + 1, count, values, seconds[-1], left))
             begun = time.perf_counter()
             if limit and trials.rounds < most and not limit.allows_round(trials.rounds):
                 trials.left_out = True

@@ -77,7 +77,9 @@ def time_retraining(config: Config, data: DataSet, genotype: Genotype | None) ->
     short = _part(data, STEPS * config.retrain.batch_size)
     timer = _Timer(lambda model: (0.0, 0.0))
     with tempfile.TemporaryDirectory(prefix="gdas-tf-timing-") as folder:
-        run = Run.create(Path(folder) / "run", config.override({"retrain.epochs": 3, **_NO_STOP}))
+        run = Run.create(
+            Path(folder) / "run", config.override({"retrain.epochs": 3, **_NO_STOP, **_NO_VALIDATION})
+        )
         timer.run(lambda: retrain(run.config, short, genotype, run, callbacks=[timer]))
     return timer.seconds()
 
@@ -130,6 +132,9 @@ def time_trial(config: Config, data: DataSet, genotype: Genotype) -> TrialSecond
 
 
 _NO_STOP = dict.fromkeys(STOPS)
+
+_NO_VALIDATION = {"retrain.validation": 0.0, "retrain.keep": "last", "retrain.patience": None}
+"""Of few images none may be left of a class in a validation part."""
 
 
 class _EnoughError(Exception):

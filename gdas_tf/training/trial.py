@@ -78,7 +78,8 @@ class TrialTrainer:
                 logs = step(batch)
                 first = first or time.perf_counter() - begun
             trained = time.perf_counter() - begun
-            loss, accuracy = self._judge(model.network, settings.batch_size)
+            with model.averaged():
+                loss, accuracy = self._judge(model.network, settings.batch_size)
         return {
             "loss": loss if math.isfinite(loss) else None,
             "accuracy": accuracy,
@@ -102,13 +103,20 @@ class TrialTrainer:
     def _training(self, config: Config) -> tf.data.Dataset:
         """The batches of D_T; all trials of a seed and a batch size go through the same object."""
         settings, data = config.retrain, config.data
-        key = (config.seed, settings.batch_size, settings.cutout, data.padding, data.flip)
+        key = (config.seed, settings.batch_size, settings.cutout, data.padding, data.flip, settings.mixup)
         if key not in self._batches:
             augmentation = Augmentation(
                 padding=data.padding, flip=data.flip, cutout=settings.cutout, mean=self.data.mean
             )
             self._batches[key] = train_batches(
-                self.data.train, settings.batch_size, config.seed, augmentation, 0, _ENDLESS, self.halves[0]
+                self.data.train,
+                settings.batch_size,
+                config.seed,
+                augmentation,
+                0,
+                _ENDLESS,
+                self.halves[0],
+                settings.mixup,
             )
         return self._batches[key]
 

@@ -38,6 +38,17 @@ if TYPE_CHECKING:
 OWN = ("channels", "cells", "batch_size", "learning_rate", "cutout")
 """Fields of `gdas_tf.strategies.trial_fields.TrialFields` that stand in place of the retraining's."""
 
+WITHOUT: dict[str, Any] = {
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+    "ema": 0.0,
+    "validation": 0.0,
+    "keep": "last",
+    "patience": None,
+}
+"""Fields of the retraining that trials have no part in: aids of trainings of hundreds of epochs, and a
+validation part, where D_V is the judge already."""
+
 
 class Outcome(NamedTuple):
     """What became of a trial.
@@ -87,8 +98,8 @@ class Trials:
     and so the same batches: they differ by their cells alone.
 
     Args:
-        config: The recipe: the section `retrain`, without drop-path and auxiliary head, and over it those
-            fields of the strategy's section that `TrialFields` has.
+        config: The recipe: the section `retrain`, without what a short training does without (`WITHOUT`),
+            and over it those fields of the strategy's section that `TrialFields` has.
         data: The data set.
         run: The run directory.
         limit: When they have to end. What there is no time for, or what is more than
@@ -191,7 +202,7 @@ class Trials:
             {
                 "genotype": cells,
                 "space": recipe.space.to_json(),
-                "retrain": values["retrain"],
+                "retrain": {name: value for name, value in values["retrain"].items() if name not in WITHOUT},
                 "augmentation": {name: values["data"][name] for name in ("padding", "flip")},
                 "seed": recipe.seed,
                 "images": self.images,
@@ -272,6 +283,7 @@ def trial_config(config: Config, epochs: int) -> Config:
             "retrain.drop_path": 0.0,
             "retrain.auxiliary_weight": 0.0,
             "retrain.jit_compile": False,  # it takes longer than the training
+            **{f"retrain.{name}": value for name, value in WITHOUT.items()},
             **{f"retrain.{name}": value for name, value in changed.items() if value is not None},
         }
     )

@@ -90,6 +90,11 @@ def no_stage(monkeypatch):
         (["run", "--data-padding", "8"], "--data-padding: found 8 pixels"),
         (["search", "--data-padding", "8"], "--data-padding: found 8 pixels"),
         (["retrain", "--genotype", "GDAS_V1", "--retrain-cutout", "8"], "--retrain-cutout: found 8 pixels"),
+        (["run", "--retrain-patience", "2"], "--retrain-patience: found 2, which goes by the loss on a val"),
+        (
+            ["run", "--retrain-validation", "0.01"],
+            "--retrain-validation: 0.01 of 48 training images leaves none of class 0, which has 16,",
+        ),
         (["run", "--retrain-channels", "1"], "--retrain-channels: found 1; it must be at least 2"),
         (
             ["run", "--benchmark-providers", "TPU"],

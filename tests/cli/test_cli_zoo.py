@@ -71,7 +71,12 @@ def test_a_genotype_that_is_given_is_not_searched(capsys: pytest.CaptureFixture)
 
 @pytest.mark.parametrize("name", [pytest.param("resnet20", marks=pytest.mark.slow), "small_densenet"])
 def test_a_network_stage_by_stage(name: str, capsys: pytest.CaptureFixture, small_densenet: str) -> None:
-    assert main(["retrain", "run", "--network", name, *TINY]) == 0
+    options = ["--retrain-validation", "0.2", "--retrain-keep", "best", "--tensorboard"]
+    assert main(["retrain", "run", "--network", name, *TINY, *options]) == 0
+    out, err = capsys.readouterr()
+    assert "kept        epoch 1" in out and "% of the training images" in out
+    assert "retraining 1/1: loss " in err and ", val_loss " in err
+    assert len(list(Path("run/retrain/tensorboard").iterdir())) == 1
     assert main(["retrain", "run", "--resume"]) == 0  # it knows its network
     assert main(["evaluate", "run"]) == 0
     assert main(["export", "run"]) == 0

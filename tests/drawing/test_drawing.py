@@ -266,6 +266,22 @@ def test_what_is_missing_in_the_metrics_is_left_out(tmp_path: Path):
     assert _colors(tmp_path / "retraining.png") > 50
 
 
+def test_curves_of_a_validation_part_stand_beside_those_of_the_training_images(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    drawn = {}
+    monkeypatch.setattr(
+        curves, "_add_curves", lambda axes, rows, keys, title, *_: drawn.update({title: [*keys]})
+    )
+    draw_retraining(_retraining(2), tmp_path / "without.png")
+    assert drawn["Loss on the training images"] == ["loss"]
+    drawn.clear()
+    validated = [{**line, "val_loss": 0.5, "val_accuracy": 0.8} for line in _retraining(2)]
+    draw_retraining(validated, tmp_path / "with.png")
+    assert drawn["Loss"] == ["loss", "val_loss"]
+    assert drawn["Accuracy"] == ["accuracy", "val_accuracy"]
+
+
 def _titles_and_curves(monkeypatch, metrics, logits, space, path: Path) -> dict[str, list[str]]:
     drawn = {}
     monkeypatch.setattr(
