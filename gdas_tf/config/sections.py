@@ -18,6 +18,7 @@ from gdas_tf.config.fields import (
     Items,
     Metavar,
     Number,
+    Pixels,
     Registered,
     Section,
     SpaceName,
@@ -59,8 +60,8 @@ class DataConfig(Section):
         description="where images of sets too big for memory are kept decoded; not set: the user's "
         "cache folder",
     )
-    image_size: Annotated[Annotated[Whole, Field(ge=8, le=1024)] | None, IfAny] = Field(
-        None, description="resize images to this height and width in pixels"
+    image_size: Annotated[Annotated[int | tuple[int, int], Pixels()] | None, IfAny, Metavar("N|HxW")] = Field(
+        None, description="resize images to squares of N pixels, or to height x width, as 48x64"
     )
     image_channels: Annotated[Colours | None, IfAny] = Field(
         None, description="read images as grey, 1, or colour, 3"

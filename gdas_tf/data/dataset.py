@@ -82,7 +82,7 @@ def load_dataset(
     name: str,
     *,
     data_dir: str | Path | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     image_channels: int | None = None,
     test_fraction: float = 0.2,
     train_images: int | None = None,
@@ -98,7 +98,8 @@ def load_dataset(
             `train` and `test`), the path of an .npz file, or the name of an image-classification set in TFDS,
             as `cifar10`.
         data_dir: folder of prepared TFDS sets; what lies there is used without any network.
-        image_size: height and width in pixels to resize images to; needed if they differ in size.
+        image_size: pixels to resize images to, the side of a square or (height, width); needed if they
+            differ in size.
         image_channels: 1 reads images as grey, 3 as colour; None keeps what they are.
         test_fraction: part to hold out if the set has no test images.
         train_images: number of training images to take, at most: the same share of each class; None takes
@@ -117,7 +118,8 @@ def load_dataset(
     """
     if not 0 < test_fraction < 1:
         raise UsageError(f"test_fraction: found {test_fraction}; it must lie between 0 and 1")
-    source = open_source(str(name), data_dir, image_size, image_channels)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    source = open_source(str(name), data_dir, size, image_channels)
     if min(source.image_shape[:2]) < MIN_IMAGE_SIZE:
         raise UsageError(
             f"data {name}: its images are {by(source.image_shape[:2])} pixels; at least "
