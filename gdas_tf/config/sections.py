@@ -77,6 +77,11 @@ class DataConfig(Section):
         description="number of training images to take, at most, the same share of each class; to try "
         "things on a part of a large set",
     )
+    balance: Literal["none", "weights", "sampler"] = Field(
+        "none",
+        description="uneven classes: left alone, or the loss weighs each image by the inverse frequency of "
+        "its class, or batches draw every class equally often",
+    )
     padding: Whole = Field(
         4, ge=0, le=64, description="random crop: pixels of black padding on each side; 0 turns cropping off"
     )

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
+from gdas_tf.data.balance import Balance, ClassWeights
 from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
@@ -41,6 +42,7 @@ class RetrainingModel(keras.Model):
     Args:
         network: what `build_network(…, training=True)` returns.
         auxiliary_weight: weight of the auxiliary head's loss.
+        class_weights: what an image of each class weighs in the loss; None where all weigh one.
 
     Example:
         >>> model = RetrainingModel(build_network(genotype, (32, 32, 3), 10, auxiliary=True))
@@ -48,10 +50,17 @@ class RetrainingModel(keras.Model):
         >>> model.fit(batches, epochs=2)  # doctest: +SKIP
     """
 
-    def __init__(self, network: keras.Model, auxiliary_weight: float = 0.4, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        auxiliary_weight: float = 0.4,
+        class_weights: ClassWeights = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.network = network
         self.auxiliary_weight = auxiliary_weight
+        self.class_weights = class_weights
         self._means = [keras.metrics.Mean(name=name) for name in ("loss", "accuracy")]
         self.built = True
 
@@ -72,9 +81,10 @@ class RetrainingModel(keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([weight.value for weight in weights])
             outputs = self.network(images, training=True)
-            loss = cross_entropy(labels, outputs["logits"])
+            loss = cross_entropy(labels, outputs["logits"], self.class_weights)
             if "auxiliary" in outputs:
-                loss += self.auxiliary_weight * cross_entropy(labels, outputs["auxiliary"])
+                extra = cross_entropy(labels, outputs["auxiliary"], self.class_weights)
+                loss += self.auxiliary_weight * extra
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [weight.value for weight in weights])
         self.optimizer.apply(gradients, weights)
@@ -108,7 +118,7 @@ def retrain(
     with the same weights, bit for bit, as one that was not, on one machine.
 
     Args:
-        config: configuration; `seed`, `data` (the augmentation) and `retrain` count here.
+        config: configuration; `seed`, `data` (augmentation and balance) and `retrain` count here.
         data: the data set.
         genotype: the cells; None if the network is built of none.
         run: the run directory.
@@ -126,6 +136,7 @@ def retrain(
     settings = config.retrain
     steps = steps_per_epoch(len(data.train.labels), settings.batch_size)
     learning_rate = learning_rate_of(settings, steps)
+    balance = balance_of(config, data)
     model = model_to_train(config, data, genotype, learning_rate)
     network = model.network
 
@@ -148,7 +159,15 @@ def retrain(
         )
         first, remaining = done * steps, (settings.epochs - done) * steps
         model.fit(
-            train_batches(data.train, settings.batch_size, config.seed, augmentation, first, remaining),
+            train_batches(
+                data.train,
+                settings.batch_size,
+                config.seed,
+                augmentation,
+                first,
+                remaining,
+                balanced=balance.sampler,
+            ),
             epochs=settings.epochs,
             initial_epoch=done,
             steps_per_epoch=steps,
@@ -178,7 +197,7 @@ def model_to_train(
     """Returns the network of a genotype with fresh weights, compiled with the recipe's optimizer and loss.
 
     Args:
-        config: configuration; `seed` and `retrain` count here.
+        config: configuration; `seed`, `retrain` and `data.balance` count here.
         data: the data set.
         genotype: the cells; None if the network is built of none.
         learning_rate: what `learning_rate_of` gives.
@@ -198,7 +217,7 @@ def model_to_train(
         dtype=settings.precision,
         **network_options(config, data),
     )
-    model = RetrainingModel(network, settings.auxiliary_weight)
+    model = RetrainingModel(network, settings.auxiliary_weight, balance_of(config, data).of_batches)
     model.compile(optimizer_of(settings, learning_rate), jit_compile=settings.jit_compile)
     model.optimizer.build(network.trainable_variables)
     return model
@@ -241,6 +260,11 @@ def evaluate(model: keras.Model, data: DataSet, batch_size: int = 256) -> dict[s
             for name, hits in zip(data.class_names, of_class, strict=True)
         },
     }
+
+
+def balance_of(config: Config, data: DataSet) -> Balance:
+    """Returns how the training of a run meets the uneven classes of its training images."""
+    return Balance.of(config.data.balance, data.train.labels, data.classes)
 
 
 def network_options(config: Config, data: DataSet) -> dict[str, Any]:

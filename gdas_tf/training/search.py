@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gdas_tf.data.augmentation import Augmentation
+from gdas_tf.data.balance import Balance
 from gdas_tf.data.dataset import eval_batches, search_batches, search_halves, steps_per_epoch
 from gdas_tf.files import plain
 from gdas_tf.keras_backend import keras
@@ -123,6 +124,7 @@ def _train(
         padding=config.data.padding, flip=config.data.flip, cutout=settings.cutout, mean=data.mean
     )
     first, remaining = done * steps, (settings.epochs - done) * steps
+    balanced = model.balance.sampler
 
     @functools.cache
     def validation() -> Iterable[Batch]:
@@ -130,7 +132,7 @@ def _train(
         return batches.take(len(halves[1]) // batch_size)
 
     model.fit(
-        search_batches(data, settings.batch_size, config.seed, augmentation, first, remaining),
+        search_batches(data, settings.batch_size, config.seed, augmentation, first, remaining, balanced),
         epochs=settings.epochs,
         initial_epoch=done,
         steps_per_epoch=steps,
@@ -218,7 +220,8 @@ def build_search_model(config: Config, data: DataSet, strategy: Strategy | None 
         name="supernet",
     )
     strategy = strategy or STRATEGIES.get(settings.strategy).from_config(config)
-    return SearchModel(supernet, strategy, config.seed, settings.unsampled, name="search")
+    balance = Balance.of(config.data.balance, data.train.labels, data.classes)
+    return SearchModel(supernet, strategy, config.seed, settings.unsampled, balance, name="search")
 
 
 def weight_optimizer(settings: SearchConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
