@@ -232,8 +232,10 @@ def evaluate(model: keras.Model, data: DataSet, batch_size: int = 256) -> dict[s
         batch_size: images per batch; the result doesn't depend on it.
 
     Returns:
-        `images` (their number), `loss` (mean cross entropy in nats), `accuracy`, and `class_accuracy`, the
-        accuracy for each class name (None for a class without test images).
+        `images` (their number), `loss` (mean cross entropy in nats), `accuracy`, `balanced_accuracy` (the
+        mean of the accuracies of the classes that have test images), `class_accuracy`, the accuracy for each
+        class name (None for a class without test images), and `confusion`: how many images of the class of
+        a row were taken for the class of a column, [classes][classes], in the order of the class names.
 
     Raises:
         UsageError: the model is for other images or another number of classes.
@@ -248,17 +250,18 @@ def evaluate(model: keras.Model, data: DataSet, batch_size: int = 256) -> dict[s
         (predict(images).numpy(), labels.numpy()) for images, labels in eval_batches(data.test, batch_size)
     ]
     probabilities, labels = (np.concatenate(parts) for parts in zip(*results, strict=True))
-    right = probabilities.argmax(-1) == labels
+    taken_for = probabilities.argmax(-1)
+    confusion = np.zeros((data.classes, data.classes), np.int64)
+    np.add.at(confusion, (labels, taken_for), 1)
     likelihood = np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
-    of_class = [right[labels == number] for number in range(data.classes)]
+    of_class = [float(row[number] / row.sum()) if row.any() else None for number, row in enumerate(confusion)]
     return {
         "images": len(labels),
         "loss": float(-np.log(likelihood).mean()),
-        "accuracy": float(right.mean()),
-        "class_accuracy": {
-            name: float(hits.mean()) if hits.size else None
-            for name, hits in zip(data.class_names, of_class, strict=True)
-        },
+        "accuracy": float((taken_for == labels).mean()),
+        "balanced_accuracy": float(np.mean([accuracy for accuracy in of_class if accuracy is not None])),
+        "class_accuracy": dict(zip(data.class_names, of_class, strict=True)),
+        "confusion": confusion.tolist(),
     }
 
 
