@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "measure loss and accuracy of a trained network on the test images",
     "export": "write SavedModel and ONNX, and verify them against the trained network",
     "benchmark": "measure latency and throughput of ONNX files",
+    "inspect": "look at a data set: sizes, classes, copies, what cannot be read, what each preset would take",
     "zoo": "list published genotypes and networks, with their figures",
     "draw": "draw the cells of a genotype, and the curves of a run",
     "lookup": "look the true accuracy of a cell up in a table of all cells",

@@ -198,8 +198,12 @@ def add_config(parser: argparse.ArgumentParser, *sections: str, fields: Sequence
         if section == "search":
             _add_strategies(parser)
     if fields:
-        chosen = [option for option in options() if option.path in fields]
-        _add_fields(parser.add_argument_group("as in the search"), chosen)
+        add_fields(parser.add_argument_group("as in the search"), fields)
+
+
+def add_fields(group: argparse._ArgumentGroup, fields: Sequence[str]) -> None:
+    """Adds one option for each of some fields of the configuration, by dotted name."""
+    _add_fields(group, [option for option in options() if option.path in fields])
 
 
 def _add_strategies(parser: argparse.ArgumentParser) -> None:
@@ -316,15 +320,16 @@ def resolve_config(
     """Returns the configuration that the arguments ask for.
 
     Args:
-        args: parsed arguments of a subcommand with `add_config`.
+        args: parsed arguments of a subcommand with `add_config`, or `add_fields` alone.
         base: configuration of an existing run directory, which stands in place of the default preset.
         carried: values that a model's file carries, by dotted name; they go over those of the preset.
     """
-    if args.preset or base is None:
-        base = Config.preset(args.preset or DEFAULT_PRESET)
+    preset = getattr(args, "preset", None)
+    if preset or base is None:
+        base = Config.preset(preset or DEFAULT_PRESET)
     if carried:
         base = base.override(carried)
-    if args.config:
+    if getattr(args, "config", None):
         base = Config.from_file(args.config, base)
     return base.override(given_fields(args))
 

@@ -58,7 +58,7 @@ def check_before_start(
     _check_folders(directory)
     for stage in ("search", "retrain"):
         if stage in stages:
-            _check_augmentation(config, data, stage)
+            check_augmentation(config, data.image_shape, stage)
     if "search" in stages and not (directory and (Path(directory) / "search").exists()):
         # One that has begun keeps what it began with.
         STRATEGIES.get(config.search.strategy).from_config(config).check(config, data)
@@ -149,15 +149,20 @@ def _check_folders(directory: str | Path | None) -> None:
             raise RunError(f"cannot write {folder}: it is read-only, another user's, or a file")
 
 
-def _check_augmentation(config: Config, data: DataSet, stage: str) -> None:
+def check_augmentation(config: Config, image_shape: tuple[int, int, int], stage: str) -> None:
+    """Makes sure that images of a shape can be augmented as a stage, `search` or `retrain`, would have it.
+
+    Raises:
+        UsageError: the padding or CutOut's square is as big as the image; the message names the field.
+    """
     field = f"{stage}.cutout"
     changes = {
         "data.padding": Augmentation(padding=config.data.padding),
-        field: Augmentation(cutout=config.get(field), mean=data.mean),
+        field: Augmentation(cutout=config.get(field), mean=(0.0,) * image_shape[2]),
     }
     for field, augmentation in changes.items():
         try:
-            augmentation.check(data.image_shape)
+            augmentation.check(image_shape)
         except UsageError as error:
             # Its own name of the value stands before the colon.
             raise UsageError(f"{field}: {str(error).partition(': ')[2]}") from error

@@ -5,13 +5,13 @@ Usage:  python -m gdas_tf.export.benchmark.child FILE IMAGES
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from gdas_tf.export.benchmark.files import encode_pixels, open_file
+from gdas_tf.machine import own_peak_memory
 
 
 def _print_peak_memory(path: str, size: str) -> None:
@@ -21,19 +21,7 @@ def _print_peak_memory(path: str, size: str) -> None:
     for _ in range(3):
         for call in classifier.calls(images):
             classifier.run(call)
-    print(_own_peak_mib())
-
-
-def _own_peak_mib() -> float:
-    # The figure of getrusage is inherited from the process that started this one; that of /proc is not.
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    import psutil
-
-    memory = psutil.Process().memory_info()
-    return getattr(memory, "peak_wset", memory.rss) / 2**20
+    print(own_peak_memory())
 
 
 if __name__ == "__main__":

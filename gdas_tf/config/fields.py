@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -25,6 +26,9 @@ from gdas_tf.user_files import parse_yaml
 
 RULES = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 """How all parts of a configuration are checked. Nothing is built before a value is: `--help` needs none."""
+
+IMAGE_SIDES = (8, 1024)
+"""Pixels of the shortest and of the longest side that images may be resized to."""
 
 
 class Section(BaseModel):
@@ -97,6 +101,14 @@ class SpaceName(Registered):
         return value if value == CUSTOM or is_file_name(value) else super()._check(value)
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """Accepts the size of images: see `image_size`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return core_schema.no_info_plain_validator_function(image_size)
+
+
 def not_accepted(value: Any, accepted: tuple[Any, ...], besides: str = "") -> str:
     """Returns what to say of a value that is none of those accepted."""
     near = hint(value, [name for name in accepted if isinstance(name, str)])
@@ -136,6 +148,28 @@ def _mapping(value: Any) -> Any:
         return parse_yaml(value) if isinstance(value, str) else value
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def image_size(value: Any) -> int | tuple[int, int]:
+    """Returns the size of images: the side of a square, or else height and width.
+
+    Args:
+        value: a whole number, two of them, or text as `32` or `48x64` (height x width).
+
+    Raises:
+        UsageError: it is none of these, or a side is outside of `IMAGE_SIDES`.
+    """
+    found = "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    match = re.fullmatch(r"(-?\d{1,6})(?:x(-?\d{1,6}))?", found.strip().lower())
+    if match is None:
+        raise UsageError(f"found {found!r}; accepted are pixels, as 32 or 48x64 (height x width)")
+    height, width = int(match[1]), int(match[2] or match[1])
+    least, most = IMAGE_SIDES
+    for side in (height, width):
+        if not least <= side <= most:
+            limit = f"at least {least}" if side < least else f"at most {most}"
+            raise UsageError(f"found {found}; each side must be {limit} pixels")
+    return height if height == width else (height, width)
 
 
 def _none(value: Any) -> Any:

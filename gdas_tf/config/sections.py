@@ -19,6 +19,7 @@ from gdas_tf.config.fields import (
     Items,
     Metavar,
     Number,
+    Pixels,
     Registered,
     Section,
     SpaceName,
@@ -66,8 +67,8 @@ class DataConfig(Section):
         description="where images of sets too big for memory are kept decoded; not set: the user's "
         "cache folder",
     )
-    image_size: Annotated[Annotated[Whole, Field(ge=8, le=1024)] | None, IfAny] = Field(
-        None, description="resize images to this height and width in pixels"
+    image_size: Annotated[Annotated[int | tuple[int, int], Pixels()] | None, IfAny, Metavar("N|HxW")] = Field(
+        None, description="resize images to squares of N pixels, or to height x width, as 48x64"
     )
     image_channels: Annotated[Colours | None, IfAny] = Field(
         None, description="read images as grey, 1, or colour, 3"
@@ -82,6 +83,11 @@ class DataConfig(Section):
         None,
         description="number of training images to take, at most, the same share of each class; to try "
         "things on a part of a large set",
+    )
+    balance: Literal["none", "weights", "sampler"] = Field(
+        "none",
+        description="uneven classes: left alone, or the loss weighs each image by the inverse frequency of "
+        "its class, or batches draw every class equally often",
     )
     padding: Whole = Field(
         4, ge=0, le=64, description="random crop: pixels of black padding on each side; 0 turns cropping off"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gdas_tf.data.balance import balanced_order
 from gdas_tf.data.division import hold_out, some, stratified
 from gdas_tf.data.identity import DataIdentity, Draw, images_digest
 from gdas_tf.data.mixup import mix
@@ -84,7 +85,7 @@ def load_dataset(
     name: str,
     *,
     data_dir: str | Path | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     image_channels: int | None = None,
     test_fraction: float = 0.2,
     train_images: int | None = None,
@@ -100,7 +101,8 @@ def load_dataset(
             `train` and `test`), the path of an .npz file, or the name of an image-classification set in TFDS,
             as `cifar10`.
         data_dir: folder of prepared TFDS sets; what lies there is used without any network.
-        image_size: height and width in pixels to resize images to; needed if they differ in size.
+        image_size: pixels to resize images to, the side of a square or (height, width); needed if they
+            differ in size.
         image_channels: 1 reads images as grey, 3 as colour; None keeps what they are.
         test_fraction: part to hold out if the set has no test images.
         train_images: number of training images to take, at most: the same share of each class; None takes
@@ -119,7 +121,8 @@ def load_dataset(
     """
     if not 0 < test_fraction < 1:
         raise UsageError(f"test_fraction: found {test_fraction}; it must lie between 0 and 1")
-    source = open_source(str(name), data_dir, image_size, image_channels)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    source = open_source(str(name), data_dir, size, image_channels)
     if min(source.image_shape[:2]) < MIN_IMAGE_SIZE:
         raise UsageError(
             f"data {name}: its images are {by(source.image_shape[:2])} pixels; at least "
@@ -180,12 +183,18 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def search_batches(
-    data: DataSet, batch_size: int, seed: int, augmentation: Augmentation, first_step: int, steps: int
+    data: DataSet,
+    batch_size: int,
+    seed: int,
+    augmentation: Augmentation,
+    first_step: int,
+    steps: int,
+    balanced: bool = False,
 ) -> tf.data.Dataset:
     """Returns the batches of a search: one of D_T and one of D_V for every step.
 
     Batch number s depends on the seed and s alone. An epoch is `steps_per_epoch` of the smaller half; in it,
-    no image is seen twice.
+    no image is seen twice, unless classes are balanced.
 
     Args:
         data: the data set; its training images are divided by `search_halves`.
@@ -194,6 +203,7 @@ def search_batches(
         augmentation: changes to the images of both halves.
         first_step: number of the first batch, as when a run is resumed.
         steps: number of batches.
+        balanced: whether batches of both halves draw every class equally often (`balanced_order`).
 
     Returns:
         `((x_T, y_T), (x_V, y_V))`: x float32 [B, H, W, C] in [0, 1], y int32 [B].
@@ -208,7 +218,9 @@ def search_batches(
     smaller = min(map(len, halves))
     batch_size = min(batch_size, smaller)
     batches = [
-        _batches(data.train, half, batch_size, smaller, (seed, name), augmentation, first_step, steps)
+        _batches(
+            data.train, half, batch_size, smaller, (seed, name), augmentation, first_step, steps, balanced
+        )
         for half, name in zip(halves, ("D_T", "D_V"), strict=True)
     ]
     return tf.data.Dataset.zip(tuple(batches)).prefetch(tf.data.AUTOTUNE)
@@ -223,11 +235,12 @@ def train_batches(
     steps: int,
     positions: np.ndarray | None = None,
     mixup: float = 0.0,
+    balanced: bool = False,
 ) -> tf.data.Dataset:
     """Returns the batches of a training on all images of a split, or on some of them.
 
     Batch number s depends on the seed and s alone. In an epoch, `steps_per_epoch` batches, no image is seen
-    twice.
+    twice, unless classes are balanced.
 
     Args:
         split: training images.
@@ -238,6 +251,7 @@ def train_batches(
         steps: number of batches.
         positions: the images to train on, int32 [n], ascending; None for all.
         mixup: alpha of `gdas_tf.data.mixup`; 0 mixes nothing.
+        balanced: whether batches draw every class equally often (`balanced_order`).
 
     Returns:
         `(x, y)`: x float32 [B, H, W, C] in [0, 1], y int32 [B], or `MixedLabels` with mixup.
@@ -253,7 +267,16 @@ def train_batches(
     count = len(positions)
     batch_size = min(batch_size, count)
     batches = _batches(
-        split, positions, batch_size, count, (seed, "retrain"), augmentation, first_step, steps, mixup
+        split,
+        positions,
+        batch_size,
+        count,
+        (seed, "retrain"),
+        augmentation,
+        first_step,
+        steps,
+        balanced,
+        mixup,
     )
     return batches.prefetch(tf.data.AUTOTUNE)
 
@@ -307,6 +330,7 @@ def _batches(
     augmentation: Augmentation,
     first_step: int,
     steps: int,
+    balanced: bool,
     mixup: float = 0.0,
 ) -> tf.data.Dataset:
     """Returns augmented batches of some images of a split.
@@ -319,22 +343,19 @@ def _batches(
         stream: seed and name of the stream of random numbers.
         augmentation: changes to the images.
         first_step, steps: number of the first batch, and how many.
+        balanced: whether every class is drawn equally often.
         mixup: alpha of mixup; 0 mixes nothing.
     """
     import tensorflow as tf
 
     in_epoch = steps_per_epoch(examples, batch_size)
-    order_key = key(*stream, "order")
     augmentation_key = key(*stream, "augmentation")
     mixup_key = key(*stream, "mixup")
     gather = split.gather
-    # `stateless_shuffle` sorts by random keys. `index_shuffle` would give single positions without the rest,
-    # but its permutations are poor: of 25,000 images, those of successive epochs correlate by 0.35.
-    with tf.device("CPU:0"):
-        positions = tf.constant(positions)
+    order = (balanced_order if balanced else _shuffled_order)(split.labels, positions, stream)
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        shuffled = tf.random.experimental.stateless_shuffle(positions, [order_key, number])
+        shuffled = order(number)
         batches = tf.reshape(shuffled[: in_epoch * batch_size], [in_epoch, batch_size])
         return tf.data.Dataset.from_tensor_slices(batches)
 
@@ -353,6 +374,20 @@ def _batches(
         _as_written(batch), num_parallel_calls=tf.data.AUTOTUNE
     )
     return batches.apply(tf.data.experimental.assert_cardinality(steps))
+
+
+def _shuffled_order(
+    labels: np.ndarray, positions: np.ndarray, stream: tuple[int, str]
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the order of plain epochs, with the arguments of `balanced_order`: every position once."""
+    import tensorflow as tf
+
+    # `stateless_shuffle` sorts by random keys. `index_shuffle` would give single positions without the rest,
+    # but its permutations are poor: of 25,000 images, those of successive epochs correlate by 0.35.
+    order_key = key(*stream, "order")
+    with tf.device("CPU:0"):
+        chosen = tf.constant(positions)
+    return lambda epoch: tf.random.experimental.stateless_shuffle(chosen, [order_key, epoch])
 
 
 def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -73,8 +73,8 @@ class DataIdentity:
         """The values of the configuration with which the same data are read and divided in the same way."""
         height, width, channels = self.image_shape
         values: dict[str, Any] = {"data.image_channels": channels}
-        if height == width <= _LARGEST_SIZE:  # others were not resized
-            values["data.image_size"] = height
+        if max(height, width) <= _LARGEST_SIZE:  # others were not resized
+            values["data.image_size"] = height if height == width else (height, width)
         if self.draw:
             values |= {"seed": self.draw.seed, "data.test_fraction": self.draw.fraction}
         return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gdas_tf.numerics.lazy import tf
@@ -22,21 +22,35 @@ class MixedLabels(NamedTuple):
     share: tf.Tensor
 
 
-def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+def cross_entropy(
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    class_weights: Sequence[float] | None = None,
+    smoothing: float = 0.0,
+) -> tf.Tensor:
     """Mean cross entropy in nats, a scalar, of logits [B, classes] and labels int [B].
 
     Args:
         labels, logits: Of a batch.
+        class_weights: What an image of each class weighs, [classes]; by default all weigh one. The sum is
+            divided by the number of images, whatever they weigh.
         smoothing: Part s of each label that is spread evenly over the K classes: a target is 1 - s + s / K at
             the label and s / K elsewhere (Szegedy et al., CVPR 2016, section 7; PyTorch's and Keras'
             `label_smoothing` are the same).
     """
-    loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
-    if not smoothing:
-        return loss
-    # The cross entropy with the even distribution: the mean of -log p over classes, and over the batch.
-    even = -tf.reduce_mean(tf.nn.log_softmax(logits))
-    return (1.0 - smoothing) * loss + smoothing * even
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    if smoothing:
+        # The cross entropy with the even distribution: the mean of -log p over classes.
+        even = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
+        losses = (1.0 - smoothing) * losses + smoothing * even
+    return tf.reduce_mean(weighted(losses, labels, class_weights))
+
+
+def weighted(values: tf.Tensor, labels: tf.Tensor, class_weights: Sequence[float] | None) -> tf.Tensor:
+    """Values [B] of images, each times the weight of its class; as they are where there are no weights."""
+    if class_weights is None:
+        return values
+    return values * tf.gather(tf.constant(class_weights, values.dtype), labels)
 
 
 def hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -30,6 +30,7 @@ from gdas_tf.pipeline.artefacts import (
 from gdas_tf.pipeline.budget import TITLES as PARTS_OF_BUDGET
 from gdas_tf.pipeline.budget import Budget
 from gdas_tf.pipeline.certainty import how_certain
+from gdas_tf.pipeline.confusion import draw_evaluation, lowest_class, most_confused
 from gdas_tf.pipeline.job import Job, begin, go_on, load_data
 from gdas_tf.pipeline.measured_data import common_record, data_of_networks
 from gdas_tf.pipeline.stages import (
@@ -61,6 +62,7 @@ __all__ = [
     "common_record",
     "data_of_networks",
     "draw_cells",
+    "draw_evaluation",
     "evaluate_network",
     "export_network",
     "genotype_of_logits",
@@ -71,7 +73,9 @@ __all__ = [
     "load_data",
     "load_model",
     "look_up",
+    "lowest_class",
     "measure_files",
+    "most_confused",
     "open_table",
     "parse_genotype",
     "read_genotype",

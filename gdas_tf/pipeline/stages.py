@@ -27,6 +27,7 @@ from gdas_tf.pipeline.artefacts import (
 )
 from gdas_tf.pipeline.budget import retrain_within
 from gdas_tf.pipeline.certainty import how_certain
+from gdas_tf.pipeline.confusion import draw_evaluation
 from gdas_tf.pipeline.job import Job
 from gdas_tf.pipeline.truth import look_up, true_curve
 from gdas_tf.runs.best_epoch import best_epoch, validation_losses
@@ -241,7 +242,8 @@ def run_evaluation(job: Job) -> dict[str, Any]:
     """Measures the retrained network on the test images.
 
     Returns:
-        What `evaluate_network` returns, `data_change` where a change of the data was accepted, and `files`.
+        What `evaluate_network` returns, `data_change` where a change of the data was accepted, and `files`,
+        with the picture of the confusion matrix among them.
 
     Raises:
         UsageError: there is no trained network yet, or the data have changed and the job does not accept it.
@@ -250,7 +252,8 @@ def run_evaluation(job: Job) -> dict[str, Any]:
     result = {**evaluate_network(model, job.data, job.config), **job.about_data}
     job.record()
     write_json(job.run.file("evaluation.json"), result)
-    return {**result, "files": _files(job.run, "evaluation.json")}
+    draw_evaluation(result, job.run.file("pictures/confusion.png"))
+    return {**result, "files": _files(job.run, "evaluation.json", "pictures/confusion.png")}
 
 
 def run_export(job: Job) -> dict[str, Any]:
@@ -344,7 +347,7 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
 
 
 def evaluate_network(model: keras.Model, data: DataSet, config: Config) -> dict[str, Any]:
-    """Returns loss, accuracy and parameters of a network on the test images.
+    """Returns what `gdas_tf.training.retraining.evaluate` does, and the number of parameters.
 
     Raises:
         UsageError: the images or classes are not those of the network.

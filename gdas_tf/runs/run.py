@@ -44,7 +44,7 @@ FILES: dict[str, str] = {
     "retrain/tensorboard": "the same as event files for TensorBoard",
     "retrain/checkpoint.npz": "state of the retraining after the last finished epoch, to resume from",
     "model.keras": "the retrained network, without drop-path and auxiliary head",
-    "evaluation.json": "loss and accuracy on the test images",
+    "evaluation.json": "loss, accuracy and confusion matrix on the test images",
     "export/saved_model": "TensorFlow SavedModel",
     "export/model.onnx": "ONNX file with class names and genotype in its metadata",
     "export/verification.json": "comparison of the exports with the Keras model on test images",

@@ -21,6 +21,7 @@ from gdas_tf.supernet.paths import Sampled
 if TYPE_CHECKING:
     import numpy as np
 
+    from gdas_tf.data.balance import ClassWeights
     from gdas_tf.spaces.base import SearchSpace
     from gdas_tf.supernet.network import Supernet
     from gdas_tf.training.search_model import SearchModel
@@ -205,7 +206,7 @@ def score(
     space = search.supernet.space
     rows = {genotype: _rows(genotype, space) for genotype in genotypes}
     sums, count = np.zeros(len(rows)), 0
-    loss = _loss_function(search.supernet)
+    loss = _loss_function(search.supernet, search.balance.of_images)
     with graphs_as_written():
         for number, (images, labels) in enumerate(validation()):
             if number == batches:
@@ -225,7 +226,9 @@ def _rows(genotype: Genotype, space: SearchSpace) -> tf.Tensor:
 
 
 @functools.lru_cache(maxsize=1)
-def _loss_function(supernet: Supernet) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+def _loss_function(
+    supernet: Supernet, class_weights: ClassWeights
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     """The loss of a batch by paths [kinds, E], traced once for all candidates of a supernet."""
     from gdas_tf.numerics.losses import cross_entropy
     from gdas_tf.runtime import after_reference_variable
@@ -235,7 +238,7 @@ def _loss_function(supernet: Supernet) -> Callable[[tf.Tensor, tf.Tensor, tf.Ten
         paths = [sampled(row, supernet.space) for row in tf.unstack(rows)]
         images = after_reference_variable(images)
         # This update takes the batch's statistics and moves none; without a tape it has no backward pass.
-        return cross_entropy(labels, supernet(images, *paths, update="architecture"))
+        return cross_entropy(labels, supernet(images, *paths, update="architecture"), class_weights)
 
     return loss
 

@@ -145,7 +145,7 @@ class DARTS(LogitsStrategy):
             # Nothing is assigned: inside, the variables have these values, and statistics stay.
             with keras.StatelessScope(state_mapping=taken):
                 outputs = search.supernet(images, *paths, update="architecture")
-            loss = cross_entropy(labels, outputs)
+            loss = cross_entropy(labels, outputs, search.balance.of_batches)
             scaled = self.optimizer.scale_loss(loss)
         found = tape.gradient(scaled, {"architecture": logits, "weights": list(weights or ())})
         scale = self.optimizer.scale_loss(1.0)

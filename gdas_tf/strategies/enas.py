@@ -13,7 +13,7 @@ from pydantic import Field
 
 from gdas_tf.config.fields import Number, Section, Whole
 from gdas_tf.numerics.lazy import tf
-from gdas_tf.numerics.losses import cross_entropy, hits
+from gdas_tf.numerics.losses import cross_entropy, hits, weighted
 from gdas_tf.strategies import candidates, sampling
 from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task, both
 from gdas_tf.strategies.choosing import Batches, ChoosingStrategy
@@ -21,6 +21,7 @@ from gdas_tf.strategies.effort import Effort
 
 if TYPE_CHECKING:
     from gdas_tf.config.config import Config
+    from gdas_tf.data.balance import ClassWeights
     from gdas_tf.spaces.genotype import Genotype
     from gdas_tf.strategies.controller import Written
     from gdas_tf.training.search_model import SearchModel
@@ -154,15 +155,20 @@ class ENAS(ChoosingStrategy):
     def learn(
         self, search: SearchModel, step: tf.Tensor, training: Batch, validation: Batch
     ) -> Mapping[str, tf.Tensor]:
-        return {} if self.controller_steps else self.reinforce(search, step, validation)
+        if self.controller_steps:
+            return {}
+        return self.reinforce(search, step, validation, search.balance.of_batches)
 
-    def reinforce(self, search: SearchModel, step: tf.Tensor, validation: Batch) -> Mapping[str, tf.Tensor]:
+    def reinforce(
+        self, search: SearchModel, step: tf.Tensor, validation: Batch, class_weights: ClassWeights = None
+    ) -> Mapping[str, tf.Tensor]:
         """One step of the controller.
 
         Args:
             search: The model.
             step: int64, number of the controller's step.
             validation: A batch of D_V.
+            class_weights: What an image of each class weighs in loss and reward.
 
         Returns:
             A number for each of `METRICS`.
@@ -173,7 +179,8 @@ class ENAS(ChoosingStrategy):
             tape.watch(sources)
             written = self.sample(2 * step + 1)
         outputs = search.supernet(images, *self._paths(written), update="architecture")
-        accuracy = tf.reduce_mean(hits(labels, outputs))
+        right = hits(labels, outputs)
+        accuracy = tf.reduce_mean(weighted(right, labels, class_weights))
         with tf.device("CPU:0"):
             reward = accuracy + self.entropy_weight * written.entropy
             # As in the authors' code, the average has the new reward in it already.
@@ -181,7 +188,8 @@ class ENAS(ChoosingStrategy):
             gradients = tape.gradient(written.surprise, sources, output_gradients=reward - baseline)
             self.baseline.assign(baseline)
             self.optimizer.apply(gradients, self.controller.variables)
-        values = (cross_entropy(labels, outputs), accuracy, reward, written.entropy)
+        loss = cross_entropy(labels, outputs, class_weights)
+        values = (loss, tf.reduce_mean(right), reward, written.entropy)
         return dict(zip(METRICS, values, strict=True))
 
     def end_epoch(
@@ -200,7 +208,8 @@ class ENAS(ChoosingStrategy):
             def phase_step(images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> Any:
                 from gdas_tf.runtime import after_reference_variable
 
-                return self.reinforce(search, step, (after_reference_variable(images), labels))
+                batch = (after_reference_variable(images), labels)
+                return self.reinforce(search, step, batch, search.balance.of_images)
 
             self._phase_step = phase_step
         sums = dict.fromkeys(METRICS, 0.0)

@@ -217,7 +217,7 @@ class GDAS(LogitsStrategy):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
                 outputs = search.supernet(images, *self.sample(step, number), update="architecture")
-                loss = cross_entropy(labels, outputs)
+                loss = cross_entropy(labels, outputs, search.balance.of_batches)
                 scaled = self.optimizer.scale_loss(loss)
             found.append(tape.gradient(scaled, sources))
             losses.append(loss)

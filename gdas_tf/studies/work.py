@@ -24,6 +24,7 @@ from gdas_tf import pipeline
 from gdas_tf.config.config import Config
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import TEMPORARY, atomic_path, is_run_directory, write_json, writing
+from gdas_tf.machine import own_peak_memory
 from gdas_tf.pipeline.division import seconds_of_judging
 from gdas_tf.spaces.genotype import Genotype, random_genotype
 from gdas_tf.studies.folder import StudyFolder
@@ -283,7 +284,7 @@ def main(arguments: list[str]) -> int:
         with contextlib.suppress(OSError):  # the log is on a disk that may be full
             traceback.print_exc()
         outcome |= {"ok": False, "wrong_use": False, "message": _message(error, folder.log_path(task))}
-    outcome["seconds"] = time.monotonic() - started
+    outcome |= {"seconds": time.monotonic() - started, "peak_mib": own_peak_memory()}
     write_json(folder.outcome_path(task), outcome)
     if not outcome["ok"]:
         with contextlib.suppress(OSError):

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
+from gdas_tf.data.balance import Balance, ClassWeights
 from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.data.division import validation_part
 from gdas_tf.errors import UsageError
@@ -49,6 +50,7 @@ class RetrainingModel(keras.Model):
         auxiliary_weight: weight of the auxiliary head's loss.
         label_smoothing: as of `gdas_tf.numerics.losses.cross_entropy`.
         average: follows the network's weights; None for no average.
+        class_weights: what an image of each class weighs in the loss; None where all weigh one.
 
     Example:
         >>> model = RetrainingModel(build_network(genotype, (32, 32, 3), 10, auxiliary=True))
@@ -62,11 +64,13 @@ class RetrainingModel(keras.Model):
         auxiliary_weight: float = 0.4,
         label_smoothing: float = 0.0,
         average: WeightAverage | None = None,
+        class_weights: ClassWeights = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.network, self.average = network, average
         self.auxiliary_weight, self.label_smoothing = auxiliary_weight, label_smoothing
+        self.class_weights = class_weights
         self._means = [keras.metrics.Mean(name=name) for name in ("loss", "accuracy")]
         self.built = True
 
@@ -109,7 +113,9 @@ class RetrainingModel(keras.Model):
         return self.average.applied() if self.average else contextlib.nullcontext()
 
     def _loss(self, labels: tf.Tensor | MixedLabels, logits: tf.Tensor) -> tf.Tensor:
-        return of_labels(lambda one: cross_entropy(one, logits, self.label_smoothing), labels)
+        return of_labels(
+            lambda one: cross_entropy(one, logits, self.class_weights, self.label_smoothing), labels
+        )
 
     def _record(
         self, loss: tf.Tensor, labels: tf.Tensor | MixedLabels, logits: tf.Tensor
@@ -143,7 +149,8 @@ def retrain(
     one machine.
 
     Args:
-        config: configuration; `seed`, `data` (the augmentation), `retrain` and `tensorboard` count here.
+        config: configuration; `seed`, `data` (augmentation and balance), `retrain` and `tensorboard` count
+            here.
         data: the data set.
         genotype: the cells; None if the network is built of none.
         run: the run directory.
@@ -196,6 +203,7 @@ def retrain(
             remaining,
             positions,
             settings.mixup,
+            balance_of(config, data).sampler,
         )
         validation = eval_batches(data.train, settings.batch_size, held_out) if len(held_out) else None
         with EpochLines("retraining", last, done, steps, settings.patience is not None) as lines:
@@ -251,7 +259,7 @@ def model_to_train(
     """Returns the network of a genotype with fresh weights, compiled with the recipe's optimizer and loss.
 
     Args:
-        config: configuration; `seed` and `retrain` count here.
+        config: configuration; `seed`, `retrain` and `data.balance` count here.
         data: the data set.
         genotype: the cells; None if the network is built of none.
         learning_rate: what `learning_rate_of` gives.
@@ -272,7 +280,13 @@ def model_to_train(
         **network_options(config, data),
     )
     average = WeightAverage(network.variables, settings.ema) if settings.ema else None
-    model = RetrainingModel(network, settings.auxiliary_weight, settings.label_smoothing, average)
+    model = RetrainingModel(
+        network,
+        settings.auxiliary_weight,
+        settings.label_smoothing,
+        average,
+        balance_of(config, data).of_batches,
+    )
     model.compile(optimizer_of(settings, learning_rate), jit_compile=settings.jit_compile)
     model.optimizer.build(network.trainable_variables)
     return model
@@ -287,8 +301,10 @@ def evaluate(model: keras.Model, data: DataSet, batch_size: int = 256) -> dict[s
         batch_size: images per batch; the result doesn't depend on it.
 
     Returns:
-        `images` (their number), `loss` (mean cross entropy in nats), `accuracy`, and `class_accuracy`, the
-        accuracy for each class name (None for a class without test images).
+        `images` (their number), `loss` (mean cross entropy in nats), `accuracy`, `balanced_accuracy` (the
+        mean of the accuracies of the classes that have test images), `class_accuracy`, the accuracy for each
+        class name (None for a class without test images), and `confusion`: how many images of the class of
+        a row were taken for the class of a column, [classes][classes], in the order of the class names.
 
     Raises:
         UsageError: the model is for other images or another number of classes.
@@ -303,18 +319,24 @@ def evaluate(model: keras.Model, data: DataSet, batch_size: int = 256) -> dict[s
         (predict(images).numpy(), labels.numpy()) for images, labels in eval_batches(data.test, batch_size)
     ]
     probabilities, labels = (np.concatenate(parts) for parts in zip(*results, strict=True))
-    right = probabilities.argmax(-1) == labels
+    taken_for = probabilities.argmax(-1)
+    confusion = np.zeros((data.classes, data.classes), np.int64)
+    np.add.at(confusion, (labels, taken_for), 1)
     likelihood = np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
-    of_class = [right[labels == number] for number in range(data.classes)]
+    of_class = [float(row[number] / row.sum()) if row.any() else None for number, row in enumerate(confusion)]
     return {
         "images": len(labels),
         "loss": float(-np.log(likelihood).mean()),
-        "accuracy": float(right.mean()),
-        "class_accuracy": {
-            name: float(hits.mean()) if hits.size else None
-            for name, hits in zip(data.class_names, of_class, strict=True)
-        },
+        "accuracy": float((taken_for == labels).mean()),
+        "balanced_accuracy": float(np.mean([accuracy for accuracy in of_class if accuracy is not None])),
+        "class_accuracy": dict(zip(data.class_names, of_class, strict=True)),
+        "confusion": confusion.tolist(),
     }
+
+
+def balance_of(config: Config, data: DataSet) -> Balance:
+    """Returns how the training of a run meets the uneven classes of its training images."""
+    return Balance.of(config.data.balance, data.train.labels, data.classes)
 
 
 def network_options(config: Config, data: DataSet) -> dict[str, Any]:

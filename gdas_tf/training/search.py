@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gdas_tf.data.augmentation import Augmentation
+from gdas_tf.data.balance import Balance
 from gdas_tf.data.dataset import eval_batches, search_batches, search_halves, steps_per_epoch
 from gdas_tf.files import plain
 from gdas_tf.keras_backend import keras
@@ -133,6 +134,7 @@ def _train(
     )
     last = settings.last_epoch
     first, remaining = done * steps, (last - done) * steps
+    balanced = model.balance.sampler
 
     @functools.cache
     def validation() -> Iterable[Batch]:
@@ -141,7 +143,7 @@ def _train(
 
     with EpochLines("search", last, done, steps) as lines:
         model.fit(
-            search_batches(data, settings.batch_size, config.seed, augmentation, first, remaining),
+            search_batches(data, settings.batch_size, config.seed, augmentation, first, remaining, balanced),
             epochs=last,
             initial_epoch=done,
             steps_per_epoch=steps,
@@ -257,7 +259,8 @@ def build_search_model(config: Config, data: DataSet, strategy: Strategy | None 
         name="supernet",
     )
     strategy = strategy or STRATEGIES.get(settings.strategy).from_config(config)
-    return SearchModel(supernet, strategy, config.seed, settings.unsampled, name="search")
+    balance = Balance.of(config.data.balance, data.train.labels, data.classes)
+    return SearchModel(supernet, strategy, config.seed, settings.unsampled, balance, name="search")
 
 
 def weight_optimizer(settings: SearchConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:

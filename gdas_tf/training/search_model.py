@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from gdas_tf.data.balance import Balance
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.losses import cross_entropy, hits
@@ -34,6 +35,7 @@ class SearchModel(keras.Model):
             as PyTorch 2 does, which has no gradient of them; "decayed" gives them a gradient of zero, so that
             momentum and weight decay move them in every step. PyTorch 1 did so, with which the seed study and
             the authors' results were made (there a weight first moved when it was first sampled).
+        balance: Class weights of the losses, where classes are uneven.
 
     Raises:
         UsageError: There is no such `unsampled`.
@@ -51,12 +53,14 @@ class SearchModel(keras.Model):
         strategy: Strategy,
         seed: int = 0,
         unsampled: Unsampled = "frozen",
+        balance: Balance | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if unsampled not in ("frozen", "decayed"):
             raise UsageError(f"unsampled is {unsampled!r}; accepted are 'frozen' and 'decayed'")
         self.supernet, self.strategy, self.unsampled = supernet, strategy, unsampled
+        self.balance = balance or Balance()
         cells = {"normal": supernet.searched_cells(False)}
         if not supernet.fixed_reduction:
             cells["reduction"] = supernet.searched_cells(True)
@@ -133,7 +137,7 @@ class SearchModel(keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
             outputs = self.supernet(images, *paths, update="weights")
-            loss = cross_entropy(labels, outputs)
+            loss = cross_entropy(labels, outputs, self.balance.of_batches)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
         if self.unsampled == "frozen":

@@ -13,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from gdas_tf.data.augmentation import Augmentation
+from gdas_tf.data.balance import Balance, ClassWeights
 from gdas_tf.data.dataset import eval_batches, search_halves, steps_per_epoch, train_batches
 from gdas_tf.keras_backend import keras
 from gdas_tf.networks.derived import count_parameters
 from gdas_tf.numerics.losses import cross_entropy, hits
 from gdas_tf.runtime import graphs_as_written
-from gdas_tf.training.retraining import RetrainingModel, learning_rate_of, model_to_train
+from gdas_tf.training.retraining import RetrainingModel, balance_of, learning_rate_of, model_to_train
 
 if TYPE_CHECKING:
     from gdas_tf.config.config import Config
@@ -63,10 +64,11 @@ class TrialTrainer:
         """
         begun = time.perf_counter()
         settings = config.retrain
+        balance = balance_of(config, self.data)
         with _no_garbage():
             model = self._model(config, genotype)
             step = tf.function(model.train_step, autograph=False)
-            batches = self._training(config)
+            batches = self._training(config, balance)
             with graphs_as_written():
                 step.get_concrete_function(batches.element_spec)
         steps = self._steps(settings)
@@ -79,7 +81,7 @@ class TrialTrainer:
                 first = first or time.perf_counter() - begun
             trained = time.perf_counter() - begun
             with model.averaged():
-                loss, accuracy = self._judge(model.network, settings.batch_size)
+                loss, accuracy = self._judge(model.network, settings.batch_size, balance.of_images)
         return {
             "loss": loss if math.isfinite(loss) else None,
             "accuracy": accuracy,
@@ -100,10 +102,18 @@ class TrialTrainer:
         """Steps of an epoch."""
         return steps_per_epoch(len(self.halves[0]), settings.batch_size)
 
-    def _training(self, config: Config) -> tf.data.Dataset:
+    def _training(self, config: Config, balance: Balance) -> tf.data.Dataset:
         """The batches of D_T; all trials of a seed and a batch size go through the same object."""
         settings, data = config.retrain, config.data
-        key = (config.seed, settings.batch_size, settings.cutout, data.padding, data.flip, settings.mixup)
+        key = (
+            config.seed,
+            settings.batch_size,
+            settings.cutout,
+            data.padding,
+            data.flip,
+            settings.mixup,
+            balance.sampler,
+        )
         if key not in self._batches:
             augmentation = Augmentation(
                 padding=data.padding, flip=data.flip, cutout=settings.cutout, mean=self.data.mean
@@ -117,10 +127,13 @@ class TrialTrainer:
                 _ENDLESS,
                 self.halves[0],
                 settings.mixup,
+                balance.sampler,
             )
         return self._batches[key]
 
-    def _judge(self, network: keras.Model, batch_size: int) -> tuple[float, float]:
+    def _judge(
+        self, network: keras.Model, batch_size: int, class_weights: ClassWeights
+    ) -> tuple[float, float]:
         """Mean loss and accuracy on full batches of D_V, with batch norm by the statistics of each batch.
 
         After few steps the moving statistics are still those of the first ones. D_V is never trained on.
@@ -134,7 +147,7 @@ class TrialTrainer:
         @tf.function(autograph=False)
         def judge(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             logits = network(images, training=True)["logits"]
-            return cross_entropy(labels, logits), tf.reduce_mean(hits(labels, logits))
+            return cross_entropy(labels, logits, class_weights), tf.reduce_mean(hits(labels, logits))
 
         results = [judge(*batch) for batch in self._batches["judge", batch_size]]
         values = np.array([[float(value) for value in result] for result in results], np.float64)

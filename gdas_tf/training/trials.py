@@ -204,6 +204,8 @@ class Trials:
                 "space": recipe.space.to_json(),
                 "retrain": {name: value for name, value in values["retrain"].items() if name not in WITHOUT},
                 "augmentation": {name: values["data"][name] for name in ("padding", "flip")},
+                # Outcomes of before there was a balance stay those of none.
+                **({"balance": recipe.data.balance} if recipe.data.balance != "none" else {}),
                 "seed": recipe.seed,
                 "images": self.images,
                 "validation_images": self.validation_images,

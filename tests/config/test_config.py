@@ -133,6 +133,11 @@ def test_override_converts_text_and_leaves_the_original():
         ({"retrain.drop_path": 1}, "1", "below 1"),
         ({"data.test_fraction": 1}, "1", "below 1"),
         ({"data.image_size": 4}, "4", "at least 8"),
+        ({"data.image_size": "48x4"}, "48x4", "at least 8"),
+        ({"data.image_size": [2000, 48]}, "2000x48", "at most 1024"),
+        ({"data.image_size": "48x64x3"}, "48x64x3", "as 32 or 48x64 (height x width)"),
+        ({"data.image_size": True}, "True", "as 32 or 48x64 (height x width)"),
+        ({"data.image_size": 2.5}, "2.5", "as 32 or 48x64 (height x width)"),
         ({"data.image_channels": 2}, "2", "1, 3"),
         ({"data.flip": "perhaps"}, "'perhaps'", "true or false"),
         ({"data.name": ""}, "''", "text"),
@@ -151,6 +156,17 @@ def test_bad_value_is_named(values, found, accepted):
     assert found in message
     assert accepted in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("value", "size"), [("48x64", (48, 64)), ([48, 64], (48, 64)), ("48x48", 48), ("32", 32), (32, 32)]
+)
+def test_image_size_is_a_side_or_height_and_width(value, size, tmp_path):
+    config = Config().override({"data.image_size": value})
+    assert config.data.image_size == size
+    file = tmp_path / "config.yaml"
+    file.write_text(config.to_yaml(comments=True))
+    assert Config.from_file(file) == config == Config.from_dict(json.loads(json.dumps(config.to_dict())))
 
 
 @pytest.mark.parametrize("value", ["all", ["all"]])

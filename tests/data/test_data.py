@@ -24,6 +24,7 @@ from gdas_tf.data.dataset import (
     train_batches,
 )
 from gdas_tf.data.images import PictureError, open_picture, read_file, read_header, to_array
+from gdas_tf.data.inspection import inspect
 from gdas_tf.errors import RunError, UsageError
 
 AUGMENTATION = Augmentation(padding=2, flip=True, cutout=3, mean=(0.5,))
@@ -104,6 +105,9 @@ def test_size_and_channels_are_changed_on_request(digits: DataSet) -> None:
     assert (data.train.images[..., 0] == data.train.images[..., 2]).all()
     small = data.train.images[:, ::2, ::2, 0].astype(int)
     assert np.abs(small - digits.train.images[..., 0]).mean() < 40
+    wide = load_dataset("digits", image_size=(8, 24))
+    assert wide.image_shape == (8, 24, 1)
+    np.testing.assert_allclose(wide.train.images[:, :, 1::3], digits.train.images, atol=1)
 
 
 def test_test_fraction(digits: DataSet) -> None:
@@ -323,6 +327,7 @@ def test_folder_of_unequal_sizes(tmp_path: Path) -> None:
         "a/0.png has 10x12 pixels (height x width), b/big.png has 30x40; resize all by data.image_size"
         in line
     )
+    assert load_dataset(str(root), image_size=(8, 16), test_fraction=0.4).image_shape == (8, 16, 3)
     data = load_dataset(str(root), image_size=16, test_fraction=0.4)
     assert data.image_shape == (16, 16, 3) and (data.train.images == (200, 30, 10)).all()
 
@@ -601,6 +606,9 @@ def test_prepared_set_of_unequal_sizes(prepared: Path) -> None:
     assert data.image_shape == (8, 8, 3) and data.class_names == ("0", "1", "2")
     found = np.concatenate([data.train.images, data.test.images])[:, 3, 3, 1]
     assert sorted(found.tolist()) == list(range(30))
+    assert load_dataset("sizes", data_dir=prepared, image_size=(8, 12)).image_shape == (8, 12, 3)
+    looked = inspect("sizes", prepared)
+    assert len(looked.sizes) > 1 and looked.sizes.total() == 30 and not looked.unreadable
 
 
 def test_prepared_sets_that_are_wrong(prepared: Path, tmp_path: Path) -> None:

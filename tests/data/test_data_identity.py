@@ -136,7 +136,10 @@ def test_identity_as_json():
     identity = DataIdentity("d", ("a", "ä"), (8, 9, 1), 3, "x", 2, "y", Draw(5, 0.3))
     for value in (identity, replace(identity, draw=None)):
         assert DataIdentity.from_json(json.loads(json.dumps(value.to_json()))) == value
-    assert identity.options == {"seed": 5, "data.test_fraction": 0.3, "data.image_channels": 1}
+    read = {"data.image_size": (8, 9), "data.image_channels": 1}
+    assert identity.options == {"seed": 5, "data.test_fraction": 0.3, **read}
+    large = replace(identity, image_shape=(8, 1025, 1), draw=None)  # no option resizes to it
+    assert large.options == {"data.image_channels": 1}
     square = replace(identity, image_shape=(9, 9, 3), draw=None)
     assert square.options == {"data.image_size": 9, "data.image_channels": 3}
     for damaged in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 
 from gdas_tf import pipeline
 from gdas_tf.config.config import Config
 from gdas_tf.errors import MissingStageError, RunError, UsageError
+from gdas_tf.export.benchmark.files import open_file
+from gdas_tf.export.serving.images import load_image
 from gdas_tf.files import read_json
 from gdas_tf.runs.run import Run
 
@@ -67,6 +71,23 @@ def test_from_a_configuration_to_a_verified_onnx_file(config, capfd):
     }
     with pipeline.go_on("runs/a") as job, pytest.raises(UsageError, match="search has begun already; resume"):
         pipeline.run_search(job)
+
+
+@pytest.mark.slow
+def test_images_that_are_not_square_from_search_to_a_classified_picture(config):
+    values = {"data.image_size": "8x12", "data.balance": "sampler", "export.formats": "all"}
+    with pipeline.begin("runs/wide", config.override(values)) as job:
+        results = pipeline.run_all(job)
+    assert all(entry["largest_difference"] < 0.05 for entry in results["export"]["formats"].values())
+    assert Run.open("runs/wide").config.data.image_size == (8, 12)
+    classifier = open_file(Path(results["export"]["files"]["model.onnx"]))
+    assert classifier.image_shape == (8, 12, 1)
+    picture = io.BytesIO()
+    Image.new("L", (90, 60), 200).save(picture, "PNG")
+    pixels = load_image(picture.getvalue(), classifier.image_shape)
+    assert classifier.classify(pixels[None]).shape == (1, 3)
+    with pipeline.go_on("runs/wide") as job:  # the data are read as they were
+        assert pipeline.run_evaluation(job)["confusion"] == results["evaluate"]["confusion"]
 
 
 def test_progress_goes_through_logging(config, caplog, monkeypatch):

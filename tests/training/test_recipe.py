@@ -81,7 +81,7 @@ def test_smoothed_and_mixed_labels_are_the_cross_entropy_of_soft_targets() -> No
     labels = MixedLabels(*map(tf.constant, (first, second)), tf.constant(share))
     for smoothing in (0.0, 0.2):
         expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-        found = of_labels(lambda one, s=smoothing: cross_entropy(one, logits, s), labels)
+        found = of_labels(lambda one, s=smoothing: cross_entropy(one, logits, smoothing=s), labels)
         np.testing.assert_allclose(found, expected(targets, logits), rtol=1e-5)
     best = np.argmax(logits, -1)
     found = of_labels(lambda one: hits(one, logits), labels)
@@ -96,8 +96,8 @@ def test_the_auxiliary_head_learns_from_the_same_labels_also_under_xla(data: Dat
     expected = sum(
         weight
         * (
-            mixed.share * cross_entropy(mixed.first, outputs[name], 0.1)
-            + (1 - mixed.share) * cross_entropy(mixed.second, outputs[name], 0.1)
+            mixed.share * cross_entropy(mixed.first, outputs[name], smoothing=0.1)
+            + (1 - mixed.share) * cross_entropy(mixed.second, outputs[name], smoothing=0.1)
         )
         for name, weight in (("logits", 1.0), ("auxiliary", 0.3))
     )

@@ -409,9 +409,12 @@ def test_evaluation(data: DataSet) -> None:
         assert result["images"] == 5
         assert result["accuracy"] == pytest.approx(3 / 5)
         assert result["class_accuracy"] == {"left": 1.0, "right": 1.0, "none": 0.0}
+        assert result["balanced_accuracy"] == pytest.approx(2 / 3)
+        assert result["confusion"] == [[2, 0, 0], [0, 1, 0], [2, 0, 0]]
         assert result["loss"] == pytest.approx(-np.log([0.7, 0.7, 0.5, 0.3, 0.3]).mean(), rel=1e-5)
     without = DataSet("pixels", data.class_names, data.train, Split(pixels[:3], labels[:3]), (0.5,), (0.5,))
-    assert evaluate(model, without)["class_accuracy"]["none"] is None
+    result = evaluate(model, without)
+    assert result["class_accuracy"]["none"] is None and result["balanced_accuracy"] == 1.0
 
 
 def test_evaluation_on_other_images_is_refused(finished: tuple[Run, keras.Model], data: DataSet) -> None:

@@ -672,3 +672,23 @@ def test_a_search_that_an_older_version_began_is_refused(tmp_path: Path, stopped
         run.append_metrics("search", {"epoch": epoch, "loss": 1.0})  # as if it had been finished
     run.check_version("search")
     assert run.load_checkpoint("search")[1] == 1
+
+
+def test_class_weights_reach_both_updates() -> None:
+    """Weights that leave one class alone: labels of the others change nothing."""
+    from gdas_tf.data.balance import Balance
+
+    images = tf.random.stateless_uniform((8, 8, 8, 3), [1, 2])
+    outcomes = []
+    keras.utils.set_random_seed(1)
+    weights = _model().supernet.get_weights()
+    for second in (1, 2):  # classes without weight
+        model = _model()
+        model.supernet.set_weights(weights)
+        model.balance = Balance(of_batches=(1.0, 0.0, 0.0))
+        labels = tf.constant([0, second] * 4)
+        model.train_step(((images, labels), (images, labels)))
+        found = [weight.numpy() for weight in model.supernet.trainable_variables]
+        outcomes.append([*found, *(logits.numpy() for logits in model.strategy.variables)])
+    for one, other in zip(*outcomes, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -87,7 +87,9 @@ def test_what_is_done_is_not_trained_again(trained, monkeypatch) -> None:
     assert sorted((trained / "search/trials").iterdir()) == before
 
 
-@pytest.mark.parametrize("change", [{"race__channels": 3}, {"seed": 1}, {"race__images": 40}])
+@pytest.mark.parametrize(
+    "change", [{"race__channels": 3}, {"seed": 1}, {"race__images": 40}, {"data__balance": "weights"}]
+)
 def test_another_recipe_is_another_trial(trained, monkeypatch, change) -> None:
     monkeypatch.setattr(workers, "_Process", _no_worker)
     with _trials(trained, **change) as trials, pytest.raises(AssertionError, match="a process was begun"):

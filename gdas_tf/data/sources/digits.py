@@ -7,7 +7,7 @@ import numpy as np
 from gdas_tf.data.sources.base import Source, from_arrays
 
 
-def digits(image_size: int | None, image_channels: int | None) -> Source:
+def digits(image_size: tuple[int, int] | None, image_channels: int | None) -> Source:
     """Returns scikit-learn's embedded set: 1,797 handwritten digits of 8 x 8 pixels, grey."""
     from sklearn.datasets import load_digits
 

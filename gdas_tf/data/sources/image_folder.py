@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from gdas_tf.data.images import read_file, read_header
 from gdas_tf.data.picture_files import Found, PictureFinder, accepted, merged
-from gdas_tf.data.sources.base import Batches, Part, Source
+from gdas_tf.data.sources.base import Batches, Part, Picture, Source
 from gdas_tf.data.sources.folder_layout import Layout, check_beside, find_layout, meet_all
 from gdas_tf.data.wording import by, listing
 from gdas_tf.errors import UsageError
@@ -25,7 +26,7 @@ from gdas_tf.notes import note
 _BATCH = 256
 
 
-def image_folder(path: Path, image_size: int | None, image_channels: int | None) -> Source:
+def image_folder(path: Path, image_size: tuple[int, int] | None, image_channels: int | None) -> Source:
     """Returns the images of a folder with one subfolder per class.
 
     Classes are the subfolders in alphabetical order; images may lie deeper inside. When there is a subfolder
@@ -63,8 +64,7 @@ def image_folder(path: Path, image_size: int | None, image_channels: int | None)
 
     files = [*train.files, *(test.files if test else ())]
     reader = _Reader(path)
-    size = (image_size, image_size) if image_size else None
-    channels = image_channels
+    size, channels = image_size, image_channels
     if size is None or channels is None:
         headers = reader.all(files, read_header, "Looking at")
         size = size or _common_size(path, files, [header[0] for header in headers])
@@ -75,7 +75,18 @@ def image_folder(path: Path, image_size: int | None, image_channels: int | None)
             for start, images in reader.batches(labelled.files, lambda file: read_file(file, size, channels)):
                 yield np.stack(images), labelled.labels[start : start + len(images)]
 
-        return Part(len(labelled.files), batches, lambda: labelled.labels)
+        def pictures() -> Iterator[Picture]:
+            for start, values in reader.attempts(labelled.files, _look):
+                for number, (value, file) in enumerate(
+                    zip(values, labelled.files[start : start + len(values)], strict=True), start
+                ):
+                    place, label = str(file.relative_to(path)), int(labelled.labels[number])
+                    if isinstance(value, _Unreadable):
+                        yield Picture(place, label, problem=value.reason)
+                    else:
+                        yield replace(value, place=place, label=label)
+
+        return Part(len(labelled.files), batches, lambda: labelled.labels, pictures)
 
     return Source(
         path.resolve().name,
@@ -121,26 +132,38 @@ class _Reader:
             UsageError: at the end, when files could not be read; the line counts them all.
         """
 
-        def attempt(file: Path) -> Any:
-            try:
-                return read(file)
-            except Exception as error:  # Pillow raises many kinds on damaged files
-                return _Unreadable(file, error)
-
         unreadable: list[_Unreadable] = []
-        with ThreadPoolExecutor(cores()) as pool, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of odd metadata and many pixels
-            for start in range(0, len(files), _BATCH):
-                values = list(pool.map(attempt, files[start : start + _BATCH]))
-                unreadable += (value for value in values if isinstance(value, _Unreadable))
-                if not unreadable:
-                    yield start, values
+        for start, values in self.attempts(files, read):
+            unreadable += (value for value in values if isinstance(value, _Unreadable))
+            if not unreadable:
+                yield start, values
         if unreadable:
             names = listing([f"{item.file.relative_to(self.path)} ({item.reason})" for item in unreadable])
             raise UsageError(
                 f"folder {self.path}: {len(unreadable)} of {len(files)} images cannot be read: {names}; "
                 f"repair or remove {'them' if len(unreadable) > 1 else 'it'}"
             )
+
+    def attempts(self, files: Sequence[Path], read: Callable[[Path], Any]) -> Iterator[tuple[int, list[Any]]]:
+        """Gives what `batches` does, with an `_Unreadable` in the place of what cannot be read."""
+
+        def attempt(file: Path) -> Any:
+            try:
+                return read(file)
+            except Exception as error:  # Pillow raises many kinds on damaged files
+                return _Unreadable(file, error)
+
+        with ThreadPoolExecutor(cores()) as pool, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of odd metadata and many pixels
+            for start in range(0, len(files), _BATCH):
+                yield start, list(pool.map(attempt, files[start : start + _BATCH]))
+
+
+def _look(file: Path) -> Picture:
+    """Reads a picture whole; its place and label are yet to be told."""
+    _, grey = read_header(file)
+    show = functools.partial(read_file, file, None, 1 if grey else 3)
+    return Picture.of("", 0, show(), 1 if grey else 3, show)
 
 
 @dataclass(frozen=True)

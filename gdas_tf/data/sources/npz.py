@@ -17,7 +17,7 @@ _SAVE_BOTH = (
 )
 
 
-def npz(path: Path, image_size: int | None, image_channels: int | None) -> Source:
+def npz(path: Path, image_size: tuple[int, int] | None, image_channels: int | None) -> Source:
     """Returns the images of an .npz file.
 
     It holds `images` and `labels`, or `x_train`, `y_train` and perhaps `x_test`, `y_test`; and perhaps

@@ -17,7 +17,10 @@ from gdas_tf.user_files import user_path
 
 
 def open_source(
-    name: str, data_dir: str | Path | None, image_size: int | None, image_channels: int | None
+    name: str,
+    data_dir: str | Path | None,
+    image_size: tuple[int, int] | None,
+    image_channels: int | None,
 ) -> Source:
     """Finds a source by what the user calls it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import io
 import json
 import logging
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gdas_tf.data.images import PictureError, open_picture, read_header, to_array
-from gdas_tf.data.sources.base import Batches, Part, Source
+from gdas_tf.data.sources.base import Batches, Part, Picture, Source
 from gdas_tf.data.wording import by, listing, one_line, seen_from
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.user_files import user_path
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ _BATCH = 256
 
 
 def tfds_source(
-    name: str, data_dir: str | Path | None, image_size: int | None, image_channels: int | None
+    name: str,
+    data_dir: str | Path | None,
+    image_size: tuple[int, int] | None,
+    image_channels: int | None,
 ) -> Source:
     """Returns an image-classification set of TensorFlow Datasets.
 
@@ -52,6 +57,7 @@ def tfds_source(
         RunError: the set is not prepared and cannot be downloaded.
     """
     folder = user_path(data_dir, "data.data_dir") if data_dir else None
+    start_tensorflow()
     with _quiet():
         builder = _builder(name, folder)
         image, label = _features(name, builder.info)
@@ -65,7 +71,7 @@ def tfds_source(
         if None in (height, width, depth):
             (height, width), grey, _ = reader.first(train)
             depth = 1 if grey else 3
-    size = (image_size, image_size) if image_size else (height, width)
+    size = image_size or (height, width)
     channels = image_channels or (1 if depth == 1 else 3)
 
     def part(split: str) -> Part:
@@ -73,6 +79,7 @@ def tfds_source(
             builder.info.splits[split].num_examples,
             lambda: reader.batches(split, size, channels, stretch=image_size is not None),
             lambda: reader.labels(split),
+            lambda: reader.pictures(split),
         )
 
     return Source(
@@ -139,6 +146,21 @@ class _Reader:
                         )
                 count += len(images)
                 yield np.stack(images), labels
+
+    def pictures(self, split: str) -> Iterator[Picture]:
+        """Gives each image of a split as it lies there, and those that cannot be read."""
+        grey = self.builder.info.features[self.image].shape[-1] == 1
+        count = 0
+        for encoded, labels in self._iterate(self._examples(split)):
+            for data, label in zip(encoded, labels, strict=True):
+                show = functools.partial(self._decode, data, None, 1 if grey else 3)
+                try:
+                    yield Picture.of(f"{split} {count}", label, show(), 1 if grey else 3, show)
+                except UsageError as error:
+                    yield Picture(
+                        f"{split} {count}", int(label), problem=one_line(error.__cause__ or error, 80)
+                    )
+                count += 1
 
     def labels(self, split: str) -> np.ndarray:
         """Returns all labels of a split, int32 [n], without decoding its images."""
