@@ -127,7 +127,7 @@ class _Dying:
     class process:  # noqa: N801
         pid = 7
 
-    def __init__(self, threads: int, setup: object) -> None: ...
+    def __init__(self, *arguments: object) -> None: ...
 
     def ask(self, request: object) -> object:
         raise EOFError
