@@ -27,11 +27,11 @@ search. Test images are never looked at. Every trial is kept, and --resume goes 
 RANGE of --vary FIELD=RANGE is LOW..HIGH, LOW..HIGH:log, LOW..HIGH:STEP, or values as 0,0.1,0.2. FIELD is a
 name of --print-config with its section, as retrain.drop_path.
 
-With KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT in its environment it is the chief of
-several workers, or one of them (docs/tuning.md)."""
+With KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT in its environment it is the chief
+of several workers, or one of them (docs/tuning.md)."""
 
 _EXAMPLES = """\
-  gdas-tf tune runs/digits-quick --vary retrain.learning_rate=0.01..0.3:log --vary retrain.drop_path=0,0.1
+  gdas-tf tune runs/digits-quick --vary retrain.drop_path=0,0.1 --vary retrain.cutout=0..8
   gdas-tf tune --genotype GDAS_V1 --data photos/ --data-image-size 32 --retrain-epochs 20 --space my.yaml
   gdas-tf tune --tuner bayesian --trials 30 --vary search.architecture_learning_rate=1e-4..3e-2:log
   gdas-tf tune --tuner hyperband --network resnet20 --retrain-epochs 27 \\

@@ -94,7 +94,7 @@ def check_address_is_free(chief: Role) -> None:
         ) from error
 
 
-def wait_for_chief(worker: Role, seconds: float = WAIT) -> None:
+def wait_for_chief(worker: Role, seconds: float) -> None:
     """Waits until the chief answers.
 
     Raises:

@@ -51,8 +51,8 @@ def write_report(folder: TuningFolder) -> dict[str, Any]:
         folder: of the tuning.
 
     Returns:
-        What tuning.json holds: `directory`, `objective`, `direction`, `tuner`, `space`, `trials` (those with a
-        score first, the best at the front), `best`, `importance` (None where there are too few trials),
+        What tuning.json holds: `directory`, `objective`, `direction`, `tuner`, `space`, `trials` (those with
+        a score first, the best at the front), `best`, `importance` (None where there are too few trials),
         `validation_images`, `cautions`, `next` and `files`, the paths by name.
 
     Raises:
@@ -106,7 +106,7 @@ def importance(good: Sequence[Trial], tuning: Tuning) -> dict[str, Any] | None:
 
     A random forest (scikit-learn) learns the scores from the values. The importance of a field is by how much
     of the variance it explains less where the values of that field are mixed up (permutation importance,
-    Breiman 2001), 30 times.
+    Breiman 2001), ten times.
 
     Args:
         good: the trials that have a score.
@@ -126,8 +126,8 @@ def importance(good: Sequence[Trial], tuning: Tuning) -> dict[str, Any] | None:
 
     columns = _columns(good, tuning)
     inputs = np.array(list(columns.values())).T
-    forest = RandomForestRegressor(300, oob_score=True, random_state=0).fit(inputs, scores)
-    found = permutation_importance(forest, inputs, scores, n_repeats=30, random_state=0)
+    forest = RandomForestRegressor(200, oob_score=True, random_state=0).fit(inputs, scores)
+    found = permutation_importance(forest, inputs, scores, n_repeats=10, random_state=0)
     order = np.argsort(-found.importances_mean)
     names = list(columns)
     return {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdas_tf.errors import UsageError
 from gdas_tf.notes import duration, note, progress
+from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.tuning import distributed
 from gdas_tf.tuning.report import ranked, score_text, values_text, write_report
 from gdas_tf.tuning.study import Tuning, TuningFolder
@@ -72,7 +73,7 @@ def run_tuning(path: str | Path, tuning: Tuning, ask: Ask | None = None) -> dict
                     trials.check()
                 _save_genotype(folder, tuning)
                 told = _Told(folder, tuning)
-                tuner = _tuner(folder, tuning, trials, told)
+                tuner = _tuner_class()(tuning, folder, trials.perform, told.trial)
                 told.begin(tuner, role)
                 tuner.run()
         except UsageError:
@@ -100,8 +101,8 @@ def run_worker(path: str | Path, ask: Ask | None = None) -> dict[str, Any]:
     check_installed()
     role, folder = distributed.role(), TuningFolder(path)
     progress(f"worker {role.name}: waiting for the chief at {role.address}")
-    distributed.wait_for_chief(role)
-    tuning = folder.tuning()
+    distributed.wait_for_chief(role, distributed.WAIT)
+    tuning, tuner_class = folder.tuning(), _tuner_class()
     with Trials(tuning, folder, ask) as trials, distributed.asking(role):
 
         def perform(number: int, values: dict[str, Any], epochs: int | None) -> dict[str, Any]:
@@ -110,17 +111,17 @@ def run_worker(path: str | Path, ask: Ask | None = None) -> dict[str, Any]:
             progress(f"worker {role.name}: trial {number}: {score_text(tuning, kept)}")
             return kept
 
-        from gdas_tf.tuning.tuner import Tuner
-
-        tuner = Tuner(tuning, folder, perform)
+        tuner = tuner_class(tuning, folder, perform)
         tuner.run()
     return {"worker": role.name, "trials": tuner.performed}
 
 
-def _tuner(folder: TuningFolder, tuning: Tuning, trials: Trials, told: _Told) -> Tuner:
+def _tuner_class() -> type[Tuner]:
+    # keras-tuner imports TensorFlow, which says less of itself when it is started so.
+    start_tensorflow()
     from gdas_tf.tuning.tuner import Tuner
 
-    return Tuner(tuning, folder, trials.perform, told.trial)
+    return Tuner
 
 
 def _save_genotype(folder: TuningFolder, tuning: Tuning) -> None:
