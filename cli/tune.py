@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gdas_tf.cli import options
 from gdas_tf.cli.console import columns, print_result, progress_on_stderr
 from gdas_tf.config.sections import SECTIONS
-from gdas_tf.errors import UsageError
+from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import is_run_directory
 
 if TYPE_CHECKING:
@@ -105,8 +105,11 @@ def main(args: argparse.Namespace) -> int:
         if args.print_config:
             print(tuning.base.to_yaml(comments=True), end="")
             return 0
-        with progress_on_stderr():
-            result = run_tuning(folder, tuning)
+        try:
+            with progress_on_stderr():
+                result = run_tuning(folder, tuning)
+        except RunError as error:
+            raise RunError(f"{error}; when that is mended, go on with: {args.go_on_with}") from error
     print_result(args.json, result, _text(TuningFolder(folder).tuning(), result))
     return 0
 

@@ -80,7 +80,8 @@ class Tuning(BaseModel):
             raise UsageError(
                 "objective: true-accuracy takes a table of the accuracies of all cells; name it: search.table"
             )
-        if self.tuner == "hyperband" and self.epochs_field in self.dimensions:
+        dimensions = self.dimensions  # checked now, not before the first trial
+        if self.tuner == "hyperband" and self.epochs_field in dimensions:
             raise UsageError(
                 f"vary {self.epochs_field}: it cannot be varied: the tuner hyperband sets it, up to the "
                 "value that the configuration has; choose the tuner random or bayesian, or vary others"
@@ -197,6 +198,8 @@ def _message(error: ValidationError) -> str:
     path, found = ".".join(map(str, first["loc"])), first["input"]
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
+    if first["type"] == "greater_than_equal":
+        return f"{path}: found {found}; it must be at least {first['ctx']['ge']}"
     if first["type"] == "literal_error":
         return f"{path}: found {found!r}; accepted: {', '.join(TUNERS)}"
     return f"{path}: found {found!r:.60}; {first['msg']}"

@@ -68,8 +68,9 @@ class Performer:
             directory: the run directory of a trial that searches; None if it does not.
 
         Returns:
-            What was found: `seconds`, and of a search the metrics of its last epoch, `genotype` and, by a
-            table, `true_accuracy` in percent; of a retraining what `TrialTrainer.train` returns.
+            What was found: `seconds`, `validation_images` (how many D_V has); of a search the metrics of its
+            last epoch, `genotype` and, by a table, `true_accuracy` in percent; of a retraining what
+            `TrialTrainer.train` returns.
         """
         found: dict[str, Any] = {}
         begun = time.perf_counter()
@@ -82,6 +83,8 @@ class Performer:
         return {**found, "seconds": round(time.perf_counter() - begun, 3)}
 
     def _search(self, job: pipeline.Job) -> dict[str, Any]:
+        from gdas_tf.data.dataset import search_halves
+
         pipeline.run_search(job)
         derived = pipeline.run_derivation(job)
         last = job.run.metrics("search")[-1]
@@ -89,7 +92,8 @@ class Performer:
         found = {name: last[name] for name in wanted if name in last}
         if "truth" in derived:
             found["true_accuracy"] = derived["truth"]["accuracy"]
-        return {**found, "genotype": derived["genotype"]}
+        images = len(search_halves(job.data.train.labels, job.config.seed)[1])
+        return {**found, "genotype": derived["genotype"], "validation_images": images}
 
     def _train(self, config: Config, genotype: Genotype | None) -> dict[str, Any]:
         from gdas_tf.training.trial import TrialTrainer
@@ -100,7 +104,8 @@ class Performer:
             self._trainer = None  # the images of before need not stay beside the others
             self._trainer = TrialTrainer(pipeline.load_data(config), config.seed, deployed=True)
             self._key = key
-        return self._trainer.train(config, genotype)
+        found = self._trainer.train(config, genotype)
+        return {**found, "validation_images": len(self._trainer.halves[1])}
 
 
 def prepare(setup: Any) -> Callable[[Any], dict[str, Any]]:
