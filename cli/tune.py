@@ -93,14 +93,11 @@ def main(args: argparse.Namespace) -> int:
             result = run_worker(folder)
         print_result(args.json, result, f"worker {result['worker']}: {result['trials']} trials")
         return 0
+    _check_known(args, folder, known)
     if args.report:
-        with TuningFolder(folder).lock() if known else _none(folder, "report"):
+        with TuningFolder(folder).lock():
             result = write_report(TuningFolder(folder))
     else:
-        if known and not (args.resume or args.print_config):
-            raise UsageError(f"tuning {folder}: it exists already; resume it, or choose another folder")
-        if args.resume and not known:
-            _none(folder, "resume")
         tuning = _changed(args, TuningFolder(folder).tuning()) if known else _new(args, run)
         if args.print_config:
             print(tuning.base.to_yaml(comments=True), end="")
@@ -114,8 +111,13 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _none(folder: Path, option: str) -> Any:
-    raise UsageError(f"tuning {folder}: there is none; leave --{option} out to begin it")
+def _check_known(args: argparse.Namespace, folder: Path, known: bool) -> None:
+    """Makes sure that there is a tuning where one is needed, and none where one is begun."""
+    if known and not (args.resume or args.report or args.print_config):
+        raise UsageError(f"tuning {folder}: it exists already; resume it, or choose another folder")
+    for option in ("resume", "report"):
+        if getattr(args, option) and not known:
+            raise UsageError(f"tuning {folder}: there is none; leave --{option} out to begin it")
 
 
 def _places(args: argparse.Namespace) -> tuple[Path, str | None]:

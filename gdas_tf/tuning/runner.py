@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdas_tf.errors import UsageError
+from gdas_tf.files import read_json, write_json
 from gdas_tf.notes import duration, note, progress
 from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.tuning import distributed
@@ -68,9 +69,8 @@ def run_tuning(path: str | Path, tuning: Tuning, ask: Ask | None = None) -> dict
         try:
             folder.begin(tuning)
             with Trials(tuning, folder, ask) as trials:
-                if not folder.trials():
-                    progress("checking whether trials can be done")
-                    trials.check()
+                progress("checking whether trials can be done")
+                _record_data(folder, trials.check())
                 _save_genotype(folder, tuning)
                 told = _Told(folder, tuning)
                 tuner = _tuner_class()(tuning, folder, trials.perform, told.trial)
@@ -122,6 +122,22 @@ def _tuner_class() -> type[Tuner]:
     from gdas_tf.tuning.tuner import Tuner
 
     return Tuner
+
+
+def _record_data(folder: TuningFolder, about: dict[str, Any]) -> None:
+    """Keeps what data the trials are of, or makes sure that it is these.
+
+    Raises:
+        UsageError: it is other data.
+    """
+    path = folder.path / "data.json"
+    if not path.exists():
+        write_json(path, about)
+    elif read_json(path) != about:
+        raise UsageError(
+            f"tuning {folder.path}: the training images have changed since it began, and trials could not "
+            "be compared; bring them back as they were, or begin another tuning"
+        )
 
 
 def _save_genotype(folder: TuningFolder, tuning: Tuning) -> None:

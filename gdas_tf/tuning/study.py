@@ -5,6 +5,7 @@ trials/NUMBER.json    a trial: its values, its configuration, what it has found
 trials/NUMBER/        the run directory of a trial that searches
 tuner/oracle.json     what keras-tuner keeps
 tuning.json, .md      what was found; pictures/ belongs to it
+data.json             the training images: how many, and a digest of them
 best.yaml             the configuration of the best trial
 genotype.json         what is trained, where the tuning was given one
 """

@@ -40,13 +40,14 @@ class Performer:
         """Finds out what would fail in every trial.
 
         Returns:
-            `training_images` and `validation_images`: how many images D_T and D_V have.
+            `training_images` and `validation_images`: how many images D_T and D_V have; `digest` of both.
 
         Raises:
             UsageError: a trial cannot be done with this configuration or these data.
         """
         from gdas_tf import preflight
         from gdas_tf.data.dataset import search_halves
+        from gdas_tf.data.identity import images_digest
 
         data = pipeline.load_data(config)
         pipeline.open_table(config)
@@ -54,7 +55,8 @@ class Performer:
         stages = [*(["search"] if searches else []), *(["retrain"] if retrains else [])]
         preflight.check_before_start(config, data, stages, genotype)
         training, validation = search_halves(data.train.labels, config.seed)
-        return {"training_images": len(training), "validation_images": len(validation)}
+        digest = images_digest(data.train.hashes, data.train.labels)
+        return {"training_images": len(training), "validation_images": len(validation), "digest": digest}
 
     def perform(
         self, config: Config, genotype: Genotype | None, name: str, directory: str | None

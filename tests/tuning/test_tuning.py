@@ -40,11 +40,11 @@ class Fake:
     """
 
     def __init__(self, stop_at: int | None = None, fail: Any = lambda config: None) -> None:
-        self.stop_at, self.fail, self.asked = stop_at, fail, []
+        self.stop_at, self.fail, self.asked, self.digest = stop_at, fail, [], "a"
 
     def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
         if request["do"] == "check":
-            return {}
+            return {"digest": self.digest}
         if len(self.asked) + 1 == self.stop_at:
             raise KeyboardInterrupt
         retrain = request["config"]["retrain"]
@@ -151,6 +151,10 @@ def test_trials_may_be_added_and_nothing_else_may_change(done) -> None:
     ):
         with pytest.raises(UsageError, match="it is another tuning .*; only trials may be added"):
             run_tuning(done, _tuning(**{"trials": 16, **changes}), Fake())
+    other = Fake()
+    other.digest = "b"
+    with pytest.raises(UsageError, match="the training images have changed since it began"):
+        run_tuning(done, _tuning(trials=16), other)
     fake = Fake(fail=lambda retrain: "out of memory" if retrain["channels"] == 16 else None)
     run_tuning(done, _tuning(trials=18), fake)
     assert _outcomes(done)[:16] == before and len(_outcomes(done)) == 18 and len(fake.asked) == 2
