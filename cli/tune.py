@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdas_tf.cli import options
 from gdas_tf.cli.console import columns, print_result, progress_on_stderr
+from gdas_tf.cli.job import default_name
 from gdas_tf.config.sections import SECTIONS
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import is_run_directory
@@ -126,7 +126,7 @@ def _places(args: argparse.Namespace) -> tuple[Path, str | None]:
 
     target, directory = args.target, options.run_directory(args)
     if target is None or (is_run_directory(target) and not TuningFolder.is_one(target)):
-        name = Path(target).absolute().name if target else _name(args)
+        name = Path(target).absolute().name if target else default_name(args)
         return Path(directory or Path("runs", f"tune-{name}")), target
     if directory is not None and directory != target:
         raise UsageError(
@@ -134,13 +134,6 @@ def _places(args: argparse.Namespace) -> tuple[Path, str | None]:
             "and a folder, or one folder"
         )
     return Path(target), None
-
-
-def _name(args: argparse.Namespace) -> str:
-    """Returns what a tuning is called by default: the data and the preset."""
-    data = Path(options.resolve_config(args).data.name).stem
-    configuration = Path(args.config).stem if args.config else args.preset or options.DEFAULT_PRESET
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", f"{data}-{configuration}").strip("-.")
 
 
 def _new(args: argparse.Namespace, run_path: str | None) -> Tuning:
