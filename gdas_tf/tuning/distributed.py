@@ -17,8 +17,8 @@ from gdas_tf.errors import RunError, UsageError
 
 VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
-WAIT = 120.0
-"""Seconds that a worker waits for the chief to begin."""
+WAIT = 600.0
+"""Seconds that a worker waits for the chief to begin, which looks at the data first."""
 
 SILENCE = 300.0
 """Seconds that a worker waits for an answer, as while somebody starts the chief again."""
