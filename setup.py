@@ -56,8 +56,10 @@ setup(
             "prometheus-client>=0.20,<1",
         ],
         "study": ["distributed>=2024.5"],  # studies on several machines
+        "tune": ["keras-tuner>=1.4.7,<2"],
         "dev": [
             "distributed>=2024.5",
+            "keras-tuner>=1.4.7,<2",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.8,<1",

@@ -100,9 +100,7 @@ def _remember(args: argparse.Namespace, job: Job) -> None:
 
 def _default_directory(args: argparse.Namespace) -> Path:
     """Returns `runs/<data>-<preset>`, numbered when it is taken; to resume, the latest of them."""
-    data = Path(resolve_config(args).data.name).stem
-    configuration = Path(args.config).stem if args.config else args.preset or DEFAULT_PRESET
-    first = Path("runs") / re.sub(r"[^A-Za-z0-9_.]+", "-", f"{data}-{configuration}").strip("-.")
+    first = Path("runs", default_name(args))
     path, latest, number = first, None, 1
     while path.exists():
         latest, number = path, number + 1
@@ -113,3 +111,10 @@ def _default_directory(args: argparse.Namespace) -> Path:
         raise UsageError(f"run directory: there is none to resume at {first}; name one")
     say(f"resuming {latest}")
     return latest
+
+
+def default_name(args: argparse.Namespace) -> str:
+    """Returns `<data>-<preset>`, as what has no name of its own is called."""
+    data = Path(resolve_config(args).data.name).stem
+    configuration = Path(args.config).stem if args.config else args.preset or DEFAULT_PRESET
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", f"{data}-{configuration}").strip("-.")

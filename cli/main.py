@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "draw": "draw the cells of a genotype, and the curves of a run",
     "lookup": "look the true accuracy of a cell up in a table of all cells",
     "study": "many runs under one protocol: does the search beat random on your data?",
+    "tune": "try values of the configuration by keras-tuner, and say which were best",
     "predict": "classify pictures with an exported network",
     "serve": "serve exported networks over HTTP",
 }

@@ -21,8 +21,11 @@ _FLAGS = (
 _SETTINGS = re.compile(r"\b(?:InputOptions|ServerSettings)\.([a-z_]+)\b")
 """Fields that `predict` and `serve` have options for."""
 
-_FILES = re.compile(r"(?:run directory .* is damaged: )?configuration file ")
-"""How a message about a file of values begins: there a field has its own name."""
+_FILES = re.compile(
+    r"(?:run directory .* is damaged: )?configuration file "
+    r"|vary\b|space file |tuning |(?:\[.*?\] |worker .*?: )trial "
+)
+"""How a message about a file of values, or about what is tuned, begins: there a field has its own name."""
 
 
 def in_flags(message: str) -> str:

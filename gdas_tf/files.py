@@ -23,13 +23,18 @@ TEMPORARY = ".tmp-"
 """What the name of a file that is being written begins with."""
 
 
+_NO_SPACE = "no space left on the disk"
+_NO_QUOTA = "the disk quota is used up"
+_READ_ONLY = "the disk is read-only"
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns errors of the disk met inside into a `RunError` that names the file and the reason."""
     reasons = {
-        errno.ENOSPC: "no space left on the disk; free some",
-        errno.EDQUOT: "the disk quota is used up; free some space",
-        errno.EROFS: "the disk is read-only; choose another place",
+        errno.ENOSPC: f"{_NO_SPACE}; free some",
+        errno.EDQUOT: f"{_NO_QUOTA}; free some space",
+        errno.EROFS: f"{_READ_ONLY}; choose another place",
         errno.EACCES: "permission denied; choose another place",
         errno.EPERM: "permission denied; choose another place",
         errno.ENOTDIR: "a part of the path is a file; choose another place",
@@ -49,6 +54,11 @@ def writing(path: Path) -> Iterator[None]:
             raise
         reason = reasons.get(code) or str(error)
         raise RunError(f"cannot write {path}: {reason}") from error
+
+
+def disk_failed(message: str) -> bool:
+    """Whether a message of `writing`, perhaps of another process, says that the disk takes no more."""
+    return any(reason in message for reason in (_NO_SPACE, _NO_QUOTA, _READ_ONLY))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import urllib.request
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from serving_helpers import serving
+from table_helpers import accuracy, write_table
 
 from gdas_tf.cli.main import main
 from gdas_tf.spaces.base import SPACES
@@ -22,21 +22,12 @@ RETRAIN = """
 """
 
 
-def accuracy(operations: tuple[str, ...]) -> float:
-    return 10.0 + sum(5.0 * ("conv" in name) + edge for edge, name in enumerate(operations) if name != "none")
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     images = np.random.default_rng(0).integers(0, 255, (120, 8, 8, 1), np.uint8)
     np.savez(folder / "data.npz", images=images, labels=np.arange(120) % 3)
-    with open(folder / "table.csv", "w") as file:
-        file.write("cell,c10_test,c10_val\n")
-        for chosen in itertools.product(SPACES.get("nasbench201").operations, repeat=6):
-            a, b, c, d, e, f = chosen
-            value = accuracy(chosen)
-            file.write(f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|,{value},{100 - value}\n")
+    write_table(folder / "table.csv")
     return folder
 
 

@@ -31,7 +31,7 @@ from gdas_tf.pipeline.budget import TITLES as PARTS_OF_BUDGET
 from gdas_tf.pipeline.budget import Budget
 from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.confusion import draw_evaluation, lowest_class, most_confused
-from gdas_tf.pipeline.job import Job, begin, go_on, load_data
+from gdas_tf.pipeline.job import Job, begin, begin_or_go_on, go_on, load_data
 from gdas_tf.pipeline.measured_data import common_record, data_of_networks
 from gdas_tf.pipeline.stages import (
     STAGES,
@@ -58,6 +58,7 @@ __all__ = [
     "Job",
     "Table",
     "begin",
+    "begin_or_go_on",
     "check_before_start",
     "common_record",
     "data_of_networks",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdas_tf.config.config import Config
 from gdas_tf.errors import UsageError
+from gdas_tf.files import is_run_directory
 from gdas_tf.notes import note
 from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.pipeline.measured_data import compared
@@ -232,3 +234,34 @@ def go_on(
         job = Job(run, resume=resume, accept_changed_data=accept_changed_data, command=command)
         job.config_before = before
         yield job
+
+
+@contextlib.contextmanager
+def begin_or_go_on(directory: str | Path, config: Config, patience: float = 0.0) -> Iterator[Job]:
+    """Makes a run directory or opens the one that is there, holds it, and gives its job, which resumes.
+
+    Args:
+        directory: of the run.
+        config: its configuration.
+        patience: seconds to wait for a process that holds the run directory and is about to end.
+
+    Raises:
+        UsageError: as of `begin` and `go_on`.
+        RunError: as of `begin`.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        with contextlib.ExitStack() as stack:
+            try:
+                if is_run_directory(directory):
+                    job = stack.enter_context(go_on(directory, config, resume=True))
+                else:
+                    job = stack.enter_context(begin(directory, config))
+                    job.resume = True
+            except UsageError as error:
+                if "another process is using it" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+                continue
+            yield job
+            return

@@ -11,34 +11,27 @@ report.html, .md, .json
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gdas_tf.config.config import differences
 from gdas_tf.errors import UsageError
-from gdas_tf.files import atomic_write, read_json, write_json, writing
+from gdas_tf.files import read_json, write_json
+from gdas_tf.runs.collection import RunCollection
 from gdas_tf.runs.run import Run
 from gdas_tf.studies.grid import Cell, Study
 
-_MAY_GROW = ("seeds", "random")
 
-
-class StudyFolder:
+class StudyFolder(RunCollection):
     """The folder of a study.
 
     Args:
         path: the folder.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    @staticmethod
-    def is_one(path: str | Path) -> bool:
-        """Whether there is a study at a path."""
-        return (Path(path) / "study.yaml").is_file()
+    noun = "study"
+    file = "study.yaml"
+    may_grow = ("seeds", "random")
+    growth = "only runs may be added, by seeds and random"
 
     def study(self) -> Study:
         """The study that the folder is of.
@@ -48,72 +41,10 @@ class StudyFolder:
         """
         if not self.is_one(self.path):
             raise UsageError(f"study {self.path}: it has no study.yaml; it is no folder of a study")
-        return Study.from_file(self.path / "study.yaml")
+        return Study.from_file(self.path / self.file)
 
-    def begin(self, study: Study) -> Study:
-        """Makes the folder, or makes sure that it is one of the same study.
-
-        Runs may be added to a study, but nothing else of it may change.
-
-        Returns:
-            The study to do.
-
-        Raises:
-            UsageError: there is another study, or something else.
-        """
-        if self.is_one(self.path):
-            self._check_same(study)
-        elif self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"study {self.path}: it is a file; choose another folder")
-        elif self.path.is_dir() and any(item.name != ".lock" for item in self.path.iterdir()):
-            raise UsageError(
-                f"study {self.path}: the folder is not empty and no study; choose another folder"
-            )
-        self.write(study)
-        return study
-
-    def write(self, study: Study) -> None:
-        """Writes study.yaml; JSON is YAML."""
-        import yaml
-
-        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-        atomic_write(self.path / "study.yaml", text)
-
-    def _check_same(self, study: Study) -> None:
-        there, now = (one.model_dump(mode="json") for one in (self.study(), study))
-        fewer = [name for name in _MAY_GROW if now[name] < there[name]]
-        for name in _MAY_GROW:
-            if name not in fewer:
-                del there[name], now[name]
-        changes = differences(there, now)
-        if changes:
-            listed = "; ".join(f"{name} = {old} there, {new} now" for name, old, new in changes[:4])
-            listed += f"; and {len(changes) - 4} more" * (len(changes) > 4)
-            raise UsageError(
-                f"study {self.path}: it is another study ({listed}); resume it as it is, or choose another "
-                "folder; only runs may be added, by seeds and random"
-            )
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Holds the folder; the system frees it when the process ends, however it ends.
-
-        Raises:
-            UsageError: another process holds it.
-        """
-        import filelock
-
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout as error:
-                raise UsageError(f"study {self.path}: another process is doing it; wait for it") from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def description(self) -> Study:
+        return self.study()
 
     # ---- runs
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gdas_tf.errors import RunError, UsageError
+from gdas_tf.files import disk_failed
 from gdas_tf.notes import note, progress
 from gdas_tf.studies import plan as planning
 from gdas_tf.studies.executors import Executor, Task, opened
@@ -62,7 +63,7 @@ def run_study(
     made = not Path(path).exists()
     with folder.lock():
         try:
-            study = folder.begin(study)
+            folder.begin(study)
             with opened(executor, jobs, scheduler) as machine:
                 side_by_side = jobs if executor == "local" else max(1, len(machine.client.nthreads()))
                 if known is None:
@@ -191,7 +192,7 @@ def _measure_all(
 
 
 def _stop_if_hopeless(message: str) -> None:
-    if "no space left" in message or "quota is used up" in message or "read-only" in message:
+    if disk_failed(message):
         raise RunError(message)
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from gdas_tf import pipeline
 from gdas_tf.config.config import Config
 from gdas_tf.errors import RunError, UsageError
-from gdas_tf.files import TEMPORARY, atomic_path, is_run_directory, write_json, writing
+from gdas_tf.files import TEMPORARY, atomic_path, write_json, writing
 from gdas_tf.machine import own_peak_memory
 from gdas_tf.pipeline.division import seconds_of_judging
 from gdas_tf.spaces.genotype import Genotype, random_genotype
@@ -210,25 +210,8 @@ def _take_search(folder: StudyFolder, cell: Cell) -> None:
         shutil.copytree(other / "search", temporary, ignore=shutil.ignore_patterns(f"{TEMPORARY}*"))
 
 
-@contextlib.contextmanager
-def _job(folder: StudyFolder, cell: Cell) -> Any:
-    path = folder.run_path(cell)
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        with contextlib.ExitStack() as stack:
-            try:
-                if is_run_directory(path):
-                    job = stack.enter_context(pipeline.go_on(path, cell.config, resume=True))
-                else:
-                    job = stack.enter_context(pipeline.begin(path, cell.config))
-                    job.resume = True
-            except UsageError as error:
-                if "another process is using it" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(1.0)
-                continue
-            yield job
-            return
+def _job(folder: StudyFolder, cell: Cell) -> contextlib.AbstractContextManager[pipeline.Job]:
+    return pipeline.begin_or_go_on(folder.run_path(cell), cell.config, _PATIENCE)
 
 
 def _chosen(folder: StudyFolder, names: list[str]) -> list[Cell]:

@@ -378,12 +378,17 @@ class _DropPathSchedule(keras.callbacks.Callback):
 
     def __init__(self, network: keras.Model, settings: RetrainConfig) -> None:
         super().__init__()
-        self.layers = [layer for layer in network.layers if isinstance(layer, DropPathFactors)]
-        self.settings = settings
+        self.network, self.settings = network, settings
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        for layer in self.layers:
-            layer.rate.assign(drop_path_schedule(self.settings.drop_path, epoch, self.settings.epochs))
+        set_drop_path(self.network, drop_path_schedule(self.settings.drop_path, epoch, self.settings.epochs))
+
+
+def set_drop_path(network: keras.Model, rate: float) -> None:
+    """Sets the probability with which a training network drops a path; it may have none that can be."""
+    for layer in network.layers:
+        if isinstance(layer, DropPathFactors):
+            layer.rate.assign(rate)
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from gdas_tf.data.augmentation import Augmentation
+from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data.balance import Balance, ClassWeights
 from gdas_tf.data.dataset import eval_batches, search_halves, steps_per_epoch, train_batches
 from gdas_tf.keras_backend import keras
 from gdas_tf.networks.derived import count_parameters
 from gdas_tf.numerics.losses import cross_entropy, hits
 from gdas_tf.runtime import graphs_as_written
-from gdas_tf.training.retraining import RetrainingModel, balance_of, learning_rate_of, model_to_train
+from gdas_tf.training.retraining import (
+    RetrainingModel,
+    balance_of,
+    learning_rate_of,
+    model_to_train,
+    set_drop_path,
+)
 
 if TYPE_CHECKING:
     from gdas_tf.config.config import Config
@@ -37,22 +43,30 @@ class TrialTrainer:
         data: The data set; its test images are not looked at.
         seed: Of the run: it divides the training images into D_T and D_V.
         images, validation_images: How many images of D_T and of D_V to take, at most; None for all.
+        deployed: Judge networks as they are deployed, with the moving statistics of batch norm, on all images
+            of D_V. After the few steps of a candidate's training the moving statistics are still those of the
+            first ones; without it batch norm goes by the statistics of each batch, and batches are full.
     """
 
     def __init__(
-        self, data: DataSet, seed: int, images: int | None = None, validation_images: int | None = None
+        self,
+        data: DataSet,
+        seed: int,
+        images: int | None = None,
+        validation_images: int | None = None,
+        deployed: bool = False,
     ) -> None:
-        self.data = data
+        self.data, self.deployed = data, deployed
         training, validation = search_halves(data.train.labels, seed)
         self.halves = _part(training, images, [seed, 0]), _part(validation, validation_images, [seed, 1])
         self._batches: dict[tuple[Any, ...], tf.data.Dataset] = {}
 
-    def train(self, config: Config, genotype: Genotype) -> dict[str, Any]:
+    def train(self, config: Config, genotype: Genotype | None) -> dict[str, Any]:
         """Trains a network from scratch, through a whole schedule.
 
         Args:
             config: `seed`, `data` and `retrain` count here.
-            genotype: The cells.
+            genotype: The cells; None if the network is built of none.
 
         Returns:
             `loss` (mean cross entropy on D_V, in nats; None if it is not a number), `accuracy` (on D_V),
@@ -77,9 +91,12 @@ class TrialTrainer:
             for number, batch in enumerate(batches.take(settings.epochs * steps)):
                 if number % steps == 0:
                     model.reset_metrics()
+                    rate = drop_path_schedule(settings.drop_path, number // steps, settings.epochs)
+                    set_drop_path(model.network, rate)
                 logs = step(batch)
                 first = first or time.perf_counter() - begun
             trained = time.perf_counter() - begun
+            set_drop_path(model.network, 0.0)
             with model.averaged():
                 loss, accuracy = self._judge(model.network, settings.batch_size, balance.of_images)
         return {
@@ -92,7 +109,7 @@ class TrialTrainer:
             "seconds_to_last_step": round(trained, 3),
         }
 
-    def _model(self, config: Config, genotype: Genotype) -> RetrainingModel:
+    def _model(self, config: Config, genotype: Genotype | None) -> RetrainingModel:
         settings = config.retrain
         keras.backend.clear_session()
         learning_rate = learning_rate_of(settings, self._steps(settings))
@@ -134,24 +151,22 @@ class TrialTrainer:
     def _judge(
         self, network: keras.Model, batch_size: int, class_weights: ClassWeights
     ) -> tuple[float, float]:
-        """Mean loss and accuracy on full batches of D_V, with batch norm by the statistics of each batch.
-
-        After few steps the moving statistics are still those of the first ones. D_V is never trained on.
-        """
+        """Mean loss and accuracy on D_V, which is never trained on."""
         half = self.halves[1]
         batch_size = min(batch_size, len(half))
         if ("judge", batch_size) not in self._batches:
-            kept = half[: len(half) // batch_size * batch_size]
+            kept = half if self.deployed else half[: len(half) // batch_size * batch_size]
             self._batches["judge", batch_size] = eval_batches(self.data.train, batch_size, kept)
 
         @tf.function(autograph=False)
         def judge(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            logits = network(images, training=True)["logits"]
+            logits = network(images, training=not self.deployed)["logits"]
             return cross_entropy(labels, logits, class_weights), tf.reduce_mean(hits(labels, logits))
 
-        results = [judge(*batch) for batch in self._batches["judge", batch_size]]
+        results = [(*judge(*batch), len(batch[1])) for batch in self._batches["judge", batch_size]]
         values = np.array([[float(value) for value in result] for result in results], np.float64)
-        return tuple(values.mean(0).tolist())
+        weights = values[:, 2] if self.deployed else None  # the last batch may be smaller
+        return tuple(np.average(values[:, :2], axis=0, weights=weights).tolist())
 
 
 @contextlib.contextmanager

@@ -22,6 +22,9 @@ from gdas_tf.errors import RunError, UsageError
 from gdas_tf.machine import cores
 from gdas_tf.notes import note
 
+TRIALS = "gdas_tf.training.trial_worker"
+"""The program of a worker that trains genotypes."""
+
 TRIES = 2
 """How often a request is given to a worker, if workers die of it."""
 
@@ -31,22 +34,25 @@ class WorkerDied(RunError):
 
 
 class Workers:
-    """Worker processes, of which each runs `gdas_tf.training.trial_worker`.
+    """Worker processes, of which each runs a program that ends in `gdas_tf.training.serving.serve`.
 
-    A worker starts with its first request. Operations within a worker use one thread each, so that results do
-    not depend on how many workers there are; as many operations go on at a time as cores are left for it.
+    A worker starts with its first request.
 
     Args:
         setup: What each worker is given once, before its first request; anything that pickle takes.
         jobs: Number of workers, at most.
+        program: The module that a worker runs.
+        one_thread: Operations within a worker use one thread each, so that results do not depend on how many
+            workers there are; as many operations go on at a time as cores are left for it. Without it a
+            worker computes as a process of the command line does.
 
     Example:
         >>> with Workers(setup, jobs=2) as workers:
         ...     [workers.submit(request) for request in requests]
     """
 
-    def __init__(self, setup: Any, jobs: int) -> None:
-        self.setup, self.jobs = setup, jobs
+    def __init__(self, setup: Any, jobs: int, program: str = TRIALS, one_thread: bool = True) -> None:
+        self.setup, self.jobs, self.program, self.one_thread = setup, jobs, program, one_thread
         self._requests: queue.Queue[tuple[Any, ...] | None] = queue.Queue()
         self._closed = False
         self._processes: list[_Process | None] = [None] * jobs
@@ -143,24 +149,29 @@ class Workers:
             if self._closed:
                 raise RunError("the workers were stopped")
             if self._processes[place] is None:
-                self._processes[place] = _Process(max(1, cores() // self.jobs), self.setup)
+                threads = max(1, cores() // self.jobs) if self.one_thread else None
+                self._processes[place] = _Process(self.program, threads, self.setup)
             return self._processes[place]
 
 
 class _Process:
-    """One worker process and the connection to it."""
+    """One worker process and the connection to it.
 
-    def __init__(self, threads: int, setup: Any) -> None:
+    Args:
+        program: The module that it runs.
+        threads: Operations that go on at a time, with one thread each; None leaves both to the program.
+        setup: What it is given before its first request.
+    """
+
+    def __init__(self, program: str, threads: int | None, setup: Any) -> None:
         self.setup = setup
         self.asked = False
         self.connection: Connection
         self.connection, theirs = Pipe()
-        environment = {
-            **os.environ,
-            "TF_NUM_INTRAOP_THREADS": "1",
-            "TF_NUM_INTEROP_THREADS": str(threads),
-        }
-        command = [sys.executable, "-m", "gdas_tf.training.trial_worker", str(theirs.fileno())]
+        environment = dict(os.environ)
+        if threads is not None:
+            environment |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": str(threads)}
+        command = [sys.executable, "-m", program, str(theirs.fileno())]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

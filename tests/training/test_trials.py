@@ -19,8 +19,8 @@ from gdas_tf.networks.registry import NETWORKS, Network
 from gdas_tf.runs.run import Run
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.strategies.trial_fields import check_trials
+from gdas_tf.training import trial, workers
 from gdas_tf.training import trials as trials_module
-from gdas_tf.training import workers
 from gdas_tf.training.trial import TrialTrainer
 from gdas_tf.training.trials import Trials
 
@@ -129,7 +129,7 @@ class _Dying:
     class process:  # noqa: N801
         pid = 7
 
-    def __init__(self, threads: int, setup: object) -> None: ...
+    def __init__(self, *arguments: object) -> None: ...
 
     def ask(self, request: object) -> object:
         raise EOFError
@@ -230,6 +230,19 @@ def test_training_sees_d_t_and_the_judge_d_v() -> None:
     assert without_v[0] == plain[0] and without_v[1] != plain[1]
     assert without_t[0] != plain[0]
     assert plain == outcome(first[:0])  # again, the same to the last bit
+
+
+def test_drop_path_grows_as_in_the_retraining_and_a_deployed_network_is_judged_on_all_of_d_v(
+    monkeypatch,
+) -> None:
+    rates = []
+    monkeypatch.setattr(trial, "set_drop_path", lambda network, rate: rates.append(rate))
+    config = _config(retrain__epochs=2, retrain__batch_size=20, retrain__drop_path=0.2)
+    trainer = TrialTrainer(_data(90), config.seed, deployed=True)
+    assert math.isfinite(trainer.train(config, ONE)["loss"])
+    assert rates == [0.0, 0.1, 0.0]
+    judged = [len(labels) for _, labels in trainer._batches["judge", 20]]
+    assert judged == [20, 20, 5] and sum(judged) == len(trainer.halves[1])
 
 
 def test_some_images_are_drawn_of_each_half() -> None:
