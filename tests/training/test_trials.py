@@ -237,7 +237,7 @@ def test_drop_path_grows_as_in_the_retraining_and_a_deployed_network_is_judged_o
 ) -> None:
     rates = []
     monkeypatch.setattr(trial, "set_drop_path", lambda network, rate: rates.append(rate))
-    config = _config(retrain__epochs=2, retrain__batch_size=20, retrain__drop_path=0.2)
+    config = _config(retrain__epochs=2, retrain__batch_size=20, retrain__drop_path=0.2, retrain__cutout=0)
     trainer = TrialTrainer(_data(90), config.seed, deployed=True)
     assert math.isfinite(trainer.train(config, ONE)["loss"])
     assert rates == [0.0, 0.1, 0.0]

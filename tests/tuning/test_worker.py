@@ -62,11 +62,10 @@ def test_a_training_is_judged_on_d_v_and_repeats_itself(folder) -> None:
     assert performer._trainer is trainer  # the data are loaded once
     again = outcome(retrain__learning_rate=0.1)
     assert first["validation_images"] == 60
-    assert {**again, "seconds": 0, "seconds_to_first_step": 0} == {
-        **first,
-        "seconds": 0,
-        "seconds_to_first_step": 0,
-    }
+    for found in (first, again):
+        for name in [name for name in found if name.startswith("seconds")]:
+            assert found.pop(name) > 0
+    assert again == first
     assert first["loss"] != other["loss"]
     # Other images are read anew.
     outcome(data__image_size=16)
