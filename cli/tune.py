@@ -107,8 +107,19 @@ def main(args: argparse.Namespace) -> int:
                 result = run_tuning(folder, tuning)
         except RunError as error:
             raise RunError(f"{error}; when that is mended, go on with: {args.go_on_with}") from error
-    print_result(args.json, result, _text(TuningFolder(folder).tuning(), result))
+    tuning = TuningFolder(folder).tuning()
+    result["next"] = _next(folder, tuning)
+    print_result(args.json, result, _text(tuning, result))
     return 0
+
+
+def _next(folder: Path, tuning: Tuning) -> str:
+    """The command that takes the best configuration."""
+    config = ["--config", str(folder / "best.yaml"), "--run-dir", "ANOTHER"]
+    if tuning.searches:
+        return shlex.join(["gdas-tf", "run", *config])
+    genotype = ["--genotype", str(folder / "genotype.json")] if tuning.genotype is not None else []
+    return shlex.join(["gdas-tf", "retrain", *genotype, *config])
 
 
 def _check_known(args: argparse.Namespace, folder: Path, known: bool) -> None:

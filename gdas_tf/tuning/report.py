@@ -53,7 +53,7 @@ def write_report(folder: TuningFolder) -> dict[str, Any]:
     Returns:
         What tuning.json holds: `directory`, `objective`, `direction`, `tuner`, `space`, `trials` (those with
         a score first, the best at the front), `best`, `importance` (None where there are too few trials),
-        `validation_images`, `cautions`, `next` and `files`, the paths by name.
+        `validation_images`, `cautions` and `files`, the paths by name.
 
     Raises:
         RunError: no trial has a score, or the disk is full.
@@ -76,7 +76,6 @@ def write_report(folder: TuningFolder) -> dict[str, Any]:
         "trials": [_plain_trial(trial) for trial in (*good, *failed)],
         "importance": importance(good, tuning),
         "validation_images": best["found"].get("validation_images"),
-        "next": _next(folder, tuning),
     }
     result["cautions"] = _cautions(tuning, good, result)
     files |= _draw(folder, tuning, good, result["importance"])
@@ -170,17 +169,6 @@ def _best_yaml(tuning: Tuning, best: Trial, count: int) -> str:
     return "\n".join(head) + "\n" + tuning.trial_config(best["values"]).to_yaml()
 
 
-def _next(folder: TuningFolder, tuning: Tuning) -> str:
-    """The command that takes the best configuration."""
-    import shlex
-
-    config = ["--config", str(folder.path / "best.yaml"), "--run-dir", "ANOTHER"]
-    if tuning.searches:
-        return shlex.join(["gdas-tf", "run", *config])
-    genotype = ["--genotype", str(folder.path / "genotype.json")] if tuning.genotype is not None else []
-    return shlex.join(["gdas-tf", "retrain", *genotype, *config])
-
-
 def _cautions(tuning: Tuning, good: Sequence[Trial], result: Mapping[str, Any]) -> list[str]:
     """What to beware of in these figures."""
     count, images = len(good), result["validation_images"]
@@ -189,7 +177,7 @@ def _cautions(tuning: Tuning, good: Sequence[Trial], result: Mapping[str, Any]) 
     if tuning.aim.of == "table":
         lines.append(
             f"{best} is the best of {count}: a search with another seed finds another cell; repeat it by "
-            "gdas-tf study before you believe in the values"
+            "a study before you believe in the values"
         )
     else:
         lines.append(
@@ -266,5 +254,5 @@ def _markdown(tuning: Tuning, result: Mapping[str, Any], count: int) -> str:
     lines += [f"- {line}." for line in result["cautions"]]
     failed = [trial for trial in result["trials"] if trial["failed"] is not None]
     lines += [f"- Trial {trial['number']} failed: {trial['failed']}." for trial in failed]
-    lines += ["", f"The best as a configuration: `best.yaml`, for `{result['next']}`."]
+    lines += ["", "The best as a configuration file: `best.yaml`."]
     return "\n".join(lines) + "\n"
