@@ -65,7 +65,6 @@ class FlatSGD(keras.optimizers.Optimizer):
     def build(self, variables: list[Any]) -> None:
         if self.built:
             return
-        refuse_shared(self, variables)
         for variable in variables:
             if variable.dtype != "float32":
                 raise UsageError(f"FlatSGD: {variable.path} is {variable.dtype}; accepted is float32")
@@ -79,6 +78,7 @@ class FlatSGD(keras.optimizers.Optimizer):
 
     def apply(self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[Any] | None = None) -> None:
         weights = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        refuse_shared(self, weights)
         if not self.built:
             self.build(weights)
         self._check(grads, weights)

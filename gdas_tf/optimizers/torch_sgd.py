@@ -75,7 +75,6 @@ class SGD(keras.optimizers.Optimizer):
     def build(self, variables: list[Any]) -> None:
         if self.built:
             return
-        refuse_shared(self, variables)
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
 
@@ -98,6 +97,7 @@ class SGD(keras.optimizers.Optimizer):
             UsageError: There are not as many gradients or masks as variables.
         """
         variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        refuse_shared(self, variables)
         if not self.built:
             self.build(variables)
         for given, what in ((grads, "gradients"), (masks, "masks")):

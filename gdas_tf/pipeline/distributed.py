@@ -90,5 +90,7 @@ def lost_workers(distribution: Distribution | None) -> Iterator[None]:
         gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
         if distribution is None or not isinstance(error, gone):
             raise
-        said = " ".join(str(error).split())
-        raise RunError(f"a worker went away ({said:.120}); start all workers again and resume it") from error
+        raise RunError(
+            "a worker went away, or can no longer be reached; see what it said, start all workers again and "
+            "resume it"
+        ) from error
