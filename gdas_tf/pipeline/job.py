@@ -280,9 +280,14 @@ def begin_or_go_on(directory: str | Path, config: Config, patience: float = 0.0)
         patience: seconds to wait for a process that holds the run directory and is about to end.
 
     Raises:
-        UsageError: as of `begin` and `go_on`.
+        UsageError: as of `begin` and `go_on`, or the configuration divides the run over devices.
         RunError: as of `begin`.
     """
+    if config.distribution.kind != "none":
+        raise UsageError(
+            f"distribution.kind: found {config.distribution.kind}; the runs of a study or of a tuning are not "
+            "divided, as its workers take whole ones; accepted is none"
+        )
     deadline = time.monotonic() + patience
     while True:
         with contextlib.ExitStack() as stack:
