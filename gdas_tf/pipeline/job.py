@@ -285,7 +285,7 @@ def begin_or_go_on(directory: str | Path, config: Config, patience: float = 0.0)
     """
     if config.distribution.kind != "none":
         raise UsageError(
-            f"distribution.kind: found {config.distribution.kind}; the runs of a study or of a tuning are not "
+            f"distribution.kind: found {config.distribution.kind}; the runs of studies and tunings are not "
             "divided, as its workers take whole ones; accepted is none"
         )
     deadline = time.monotonic() + patience
