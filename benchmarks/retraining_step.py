@@ -98,7 +98,9 @@ def serve_ours(options: dict[str, Any]) -> None:
 
     images = tf.random.stateless_uniform((batch, size, size, 3), seed=(0, 0))
     labels = tf.random.stateless_uniform((batch,), (0, 1), 0, 10, tf.int32)
-    train = tf.function(lambda: model.train_step((images, labels))["loss"])
+    train = tf.function(
+        lambda: model.train_step((images, labels))["loss"], jit_compile=options["jit"] or None
+    )
     predict = tf.function(lambda: deployed(images, training=False))
     calls = {"step": lambda: train().numpy(), "infer": lambda: predict().numpy()}
 
@@ -126,11 +128,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     genotype = Genotype.load(arguments.genotype).to_json()
     names = ("channels", "cells", "batch", "size", "threads", "auxiliary_weight", "drop_path")
     options = {name: getattr(arguments, name) for name in names} | {"genotype": genotype}
+    ours_only = {"precision": arguments.precision, "jit": arguments.jit}
     commands = {}
     for way, key in WAYS.items():
-        text = json.dumps(
-            {**options, "precision": arguments.precision, "channels_last": key == "channels_last"}
-        )
+        text = json.dumps({**options, **ours_only, "channels_last": key == "channels_last"})
         if key == "ours":
             commands[way] = [sys.executable, str(HERE / "retraining_step.py"), "--serve", text]
         else:
@@ -161,7 +162,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         # Steps that were taken in the same turn: a slow minute of the machine is in both.
         ours, theirs = (peers[way].seconds[what.removesuffix("_s")] for way in ("gdas-tf", fastest))
         ratios[what] = {"to": fastest, **spread([a / b for a, b in zip(ours, theirs, strict=True)])}
-    about = {"date": date.today().isoformat(), "precision": arguments.precision, **options}
+    about = {"date": date.today().isoformat(), **ours_only, **options}
     return {"about": about, "results": results, "ratios": ratios}
 
 
@@ -189,6 +190,7 @@ def main() -> None:
     parser.add_argument("--auxiliary-weight", type=float, default=0.4)
     parser.add_argument("--drop-path", type=float, default=0.1)
     parser.add_argument("--precision", default="float32", help="of gdas-tf; PyTorch computes in float32")
+    parser.add_argument("--jit", action="store_true", help="compile the step of gdas-tf with XLA")
     parser.add_argument("--torch-python", default=str(HERE.parents[1] / "venv-torch" / "bin" / "python"))
     parser.add_argument("--json", type=Path, default=Path("retraining_step.json"), help="file to write")
     parser.add_argument("--serve", help=argparse.SUPPRESS)

@@ -30,10 +30,10 @@ PEER_OF = {"darts": "torch_supernet.py", "nasbench201": "torch_nasbench201.py"}
 
 def ours(options: argparse.Namespace) -> None:
     """Measure gdas-tf in this process and print one JSON line."""
-    import keras
     import numpy as np
     import tensorflow as tf
 
+    from gdas_tf.optimizers.loss_scale import loss_scaled
     from gdas_tf.optimizers.torch_sgd import SGD
     from gdas_tf.runtime import graphs_as_written, set_up
     from gdas_tf.spaces.base import SearchSpace
@@ -44,16 +44,15 @@ def ours(options: argparse.Namespace) -> None:
 
     set_up()
     begin = time.perf_counter()
-    if options.precision != "float32":
-        keras.config.set_dtype_policy(options.precision)
     if options.space == "darts":
         space = SearchSpace.named(options.operations, nodes=options.nodes)
     else:
         space = SearchSpace.named(space=options.space)
-    supernet = Supernet(space, classes=10, channels=options.channels, cells=options.cells)
+    sizes = {"channels": options.channels, "cells": options.cells}
+    supernet = Supernet(space, 10, **sizes, jit_compile=options.jit, dtype=options.precision)
     strategy = GDAS()
     model = SearchModel(supernet, strategy)
-    model.compile(SGD(0.025))
+    model.compile(loss_scaled(SGD(0.025), supernet.compute_dtype, masked=True))
     model.build((options.batch, options.size, options.size, 3))
     strategy.begin_epoch(0, 1)  # temperature 10
     if options.force:
@@ -89,6 +88,8 @@ def ours(options: argparse.Namespace) -> None:
         },
         "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
+    if tf.config.list_logical_devices("GPU"):
+        result["peak_gpu_mib"] = round(tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20)
     print(json.dumps(result))
 
 
@@ -114,6 +115,7 @@ def main() -> None:
     parser.add_argument("--operations", default="gdas", help="operations of the space darts (ours only)")
     parser.add_argument("--force", help="sample this operation on all edges (ours only)")
     parser.add_argument("--precision", default="float32", help="Keras dtype policy (ours only)")
+    parser.add_argument("--jit", action="store_true", help="compile each operation with XLA (ours only)")
     parser.add_argument(
         "--torch-python", default="/work/venv-torch/bin/python", help="a Python with torch 2.13.0"
     )
@@ -133,6 +135,7 @@ def main() -> None:
     extra = ["--space", options.space]
     extra += ["--operations", options.operations, "--precision", options.precision]
     extra += ["--force", options.force] if options.force else []
+    extra += ["--jit"] if options.jit else []
     sides = {"gdas-tf": [sys.executable, __file__, "--ours", *size, *extra, "--warmup", str(options.warmup)]}
     if not options.no_peer:
         if not Path(options.torch_python).exists() or not options.peer.exists():

@@ -43,7 +43,7 @@ def new_job(args: argparse.Namespace) -> Iterator[Job]:
     config = resolve_config(args)
     with progress_on_stderr(), pipeline.begin(directory, config, command=args.arguments) as job:
         job.resume = args.resume
-        _remember(args, job)
+        _remember(args, job, directory)
         yield job
 
 
@@ -59,9 +59,10 @@ def open_job(args: argparse.Namespace, directory: str | Path) -> Iterator[Job]:
         "resume": getattr(args, "resume", False),
         "accept_changed_data": getattr(args, "accept_changed_data", False),
         "command": args.arguments,
+        "trains": hasattr(args, "resume"),
     }
     with progress_on_stderr(), pipeline.go_on(run, resolve_config(args, run.config), **how) as job:
-        _remember(args, job)
+        _remember(args, job, directory)
         yield job
 
 
@@ -90,12 +91,12 @@ def load_data_of(
     return config, *pipeline.data_of_networks(data, records, accept)
 
 
-def _remember(args: argparse.Namespace, job: Job) -> None:
+def _remember(args: argparse.Namespace, job: Job, directory: str | Path) -> None:
     """Notes for the end of the command, however it ends, what it worked on and how to go on with it."""
     resumable = hasattr(args, "resume")
-    again = ["gdas-tf", args.command, str(job.run.path)] + (["--resume"] if resumable else [])
+    again = ["gdas-tf", args.command, str(directory)] + (["--resume"] if resumable else [])
     args.job, args.go_on_with = job, shlex.join(again)
-    args.kept_in = str(job.run.path) if resumable else None
+    args.kept_in = str(directory) if resumable else None
 
 
 def _default_directory(args: argparse.Namespace) -> Path:

@@ -32,6 +32,7 @@ _TITLES = {
     "search": "search",
     "derive": "derivation of the genotype",
     "retrain": "retraining",
+    "distribution": "several devices and machines",
     "export": "export",
     "benchmark": "benchmark",
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import print_result, table
+from gdas_tf.cli.console import print_result, say, table
 from gdas_tf.cli.job import new_job, open_job
 from gdas_tf.errors import UsageError
 from gdas_tf.files import is_run_directory
@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
     )
     options.add_what_to_train(parser, "genotype to train, in place of the run's")
     options.add_resume(parser, "a retraining")
-    options.add_config(parser, "data", "retrain", fields=("search.space",))
+    options.add_config(parser, "data", "retrain", "distribution", fields=("search.space",))
     options.add_common(parser)
 
 
@@ -62,6 +62,9 @@ def main(args: argparse.Namespace) -> int:
         if genotype is not None:
             pipeline.give_genotype(job.run, genotype)
         result = pipeline.run_retraining(job)
+    if not job.chief:
+        say("done; the chief has the run directory")
+        return 0
     directory = str(job.run.path)
     rows: list[tuple[str, str] | None] = [
         ("epochs", f"{result['epochs']} in {duration(result['seconds'])}"),

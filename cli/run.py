@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import print_result, table, warn
+from gdas_tf.cli.console import print_result, say, table, warn
 from gdas_tf.cli.job import new_job
 from gdas_tf.cli.lookup import describe
 from gdas_tf.config.sections import SECTIONS
@@ -63,11 +63,19 @@ def main(args: argparse.Namespace) -> int:
     genotype = options.genotype_to_train(args)
     budget = parse_duration(args.budget) if args.budget else None
     with new_job(args) as job:
+        if budget and job.distribution:
+            raise UsageError(
+                "--budget: its time is planned for one device and measured by one clock; give it without "
+                "--distribution, or leave it out"
+            )
         if budget or pipeline.Budget.read(job.run):
             job.budget = pipeline.Budget(job.run, budget, options.given_fields(args), started)
         if genotype is not None:
             _give_genotype(job, genotype)
         results = pipeline.run_all(job)
+        if not job.chief:
+            say("done; the chief has the run directory")
+            return 0
         summary = _summarize(job, results, time.monotonic() - started)
     warn(summary["warnings"])
     print_result(args.json, summary, _table(summary))

@@ -7,7 +7,7 @@ from typing import Any
 
 from gdas_tf import pipeline
 from gdas_tf.cli import options
-from gdas_tf.cli.console import print_result, table, warn
+from gdas_tf.cli.console import print_result, say, table, warn
 from gdas_tf.cli.job import new_job
 from gdas_tf.notes import duration
 
@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     parser = options.add_command(subparsers, "search", "RUN_DIR", _DESCRIPTION, _EXAMPLES)
     options.add_run_directory(parser, "where to put everything [runs/DATA-PRESET]")
     options.add_resume(parser, "a search")
-    options.add_config(parser, "data", "search")
+    options.add_config(parser, "data", "search", "distribution")
     options.add_common(parser)
 
 
@@ -39,6 +39,9 @@ def main(args: argparse.Namespace) -> int:
     with new_job(args) as job:
         pipeline.check_before_start(job, [] if job.run.finished("search") else ["search"])
         result = pipeline.run_search(job)
+    if not job.chief:
+        say("done; the chief has the run directory")
+        return 0
     directory = str(job.run.path)
     rows: list[tuple[str, str] | None] = [
         ("epochs", f"{result['epochs']} in {duration(result['seconds'])}"),

@@ -58,7 +58,8 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--report", action="store_true", help="write the report of what there is, and end")
     group.add_argument("--executor", default="local", metavar="local|dask", help="where runs run [local]")
     group.add_argument("--scheduler", metavar="ADDRESS", help="of dask, as tcp://host:8786")
-    options.add_config(parser, *SECTIONS)
+    # Its workers take whole runs, which are not divided.
+    options.add_config(parser, *(name for name in SECTIONS if name != "distribution"))
     options.add_common(parser)
 
 

@@ -72,7 +72,8 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--iterations", type=int, metavar="N", help=iterations)
     group.add_argument("--report", action="store_true", help="write the report of what there is, and end")
     options.add_what_to_train(parser, "genotype whose retraining is tuned")
-    options.add_config(parser, *SECTIONS)
+    # Its workers take whole runs, which are not divided.
+    options.add_config(parser, *(name for name in SECTIONS if name != "distribution"))
     options.add_common(parser)
 
 

@@ -14,6 +14,7 @@ from gdas_tf.data.augmentation import Augmentation
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.strategies.base import STRATEGIES
+from gdas_tf.training.dividing import check_divided
 
 if TYPE_CHECKING:
     from gdas_tf.config.config import Config
@@ -33,6 +34,7 @@ def check_before_start(
     stages: Sequence[str] = STAGES,
     genotype: Genotype | None = None,
     directory: str | Path | None = None,
+    replicas: int = 1,
 ) -> None:
     """Makes sure, as far as it can be known, that the stages to come will not fail. Takes a second or two.
 
@@ -43,6 +45,7 @@ def check_before_start(
         genotype: the cells that will be trained; None where the search has yet to find them. All its
             operations are tried then.
         directory: the run directory, if it exists.
+        replicas: how many share a batch.
 
     Raises:
         UsageError: a stage cannot be done with this configuration or these data; the message names the field
@@ -59,6 +62,8 @@ def check_before_start(
     for stage in ("search", "retrain"):
         if stage in stages:
             check_augmentation(config, data.image_shape, stage)
+            # Of the search a batch is taken of each half; how many images the smaller one has is seen there.
+            check_divided(config, stage, replicas, len(data.train))
     if "search" in stages and not (directory and (Path(directory) / "search").exists()):
         # One that has begun keeps what it began with.
         STRATEGIES.get(config.search.strategy).from_config(config).check(config, data)

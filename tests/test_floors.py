@@ -24,6 +24,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "registry",
         "plugins",
         "machine",
+        "cluster",
+        "distribution",
         "keras_backend",
         "runtime",
         "numerics",

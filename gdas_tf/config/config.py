@@ -33,6 +33,7 @@ from gdas_tf.config.sections import (
     BenchmarkConfig,
     DataConfig,
     DeriveConfig,
+    DistributionConfig,
     ExportConfig,
     RetrainConfig,
     SearchConfig,
@@ -51,7 +52,7 @@ class Config(BaseModel):
         seed: every random choice of a run comes from it.
         plugins: Python files that are executed before any name is looked up.
         tensorboard: whether search and retraining write event files; no outcome depends on it.
-        data, search, derive, retrain, export, benchmark: the sections.
+        data, search, derive, retrain, distribution, export, benchmark: the sections.
 
     Raises:
         UsageError: a field is unknown, or a value has the wrong type or lies outside its limits.
@@ -71,6 +72,7 @@ class Config(BaseModel):
     search: SearchConfig = Field(default_factory=SearchConfig)
     derive: DeriveConfig = Field(default_factory=DeriveConfig)
     retrain: RetrainConfig = Field(default_factory=RetrainConfig)
+    distribution: DistributionConfig = Field(default_factory=DistributionConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
 

@@ -16,7 +16,7 @@ from gdas_tf.config.fields import RULES, Before, Formerly, Free, Metavar, Regist
 from gdas_tf.config.messages import complaint
 from gdas_tf.errors import UsageError
 
-_FLAGS = {"data.name": "--data", "data.data_dir": "--data-dir"}
+_FLAGS = {"data.name": "--data", "data.data_dir": "--data-dir", "distribution.kind": "--distribution"}
 
 
 @dataclass(frozen=True)

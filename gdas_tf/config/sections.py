@@ -314,6 +314,23 @@ class RetrainConfig(Section):
         return _last(self.epochs, self.stop_after)
 
 
+class DistributionConfig(Section):
+    """The devices and machines that search and retraining are divided over."""
+
+    kind: Literal["none", "mirrored", "multi_worker"] = Field(
+        "none",
+        description="what a batch is divided over: nothing; the devices of this machine; or those of all "
+        "machines that the environment variable TF_CONFIG names",
+    )
+    replicas: Annotated[Annotated[Whole, Field(ge=1, le=4096)] | None, IfAny] = Field(
+        None,
+        description="devices in all that share a batch; not set: all GPUs, and one of a machine without",
+    )
+    wait: Number = Field(
+        300.0, gt=0, description="seconds to wait, at the start, until all workers are there"
+    )
+
+
 class ExportConfig(Section):
     """The files that leave the run, and how they are verified."""
 
@@ -353,6 +370,7 @@ SECTIONS: dict[str, type[Section]] = {
     "search": SearchConfig,
     "derive": DeriveConfig,
     "retrain": RetrainConfig,
+    "distribution": DistributionConfig,
     "export": ExportConfig,
     "benchmark": BenchmarkConfig,
 }

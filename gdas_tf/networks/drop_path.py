@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gdas_tf.distribution import own_part, replicas
 from gdas_tf.keras_backend import keras
 
 layers = keras.layers
@@ -40,10 +41,13 @@ class DropPathFactors(layers.Layer):
         )
 
     def call(self, images: Any, training: bool | None = None) -> list[Any]:
-        shape = (self.paths, keras.ops.shape(images)[0], 1, 1, 1)
+        batch = keras.ops.shape(images)[0]
+        shape = (self.paths, batch, 1, 1, 1)
         if training:
             kept = 1.0 - keras.ops.cast(self.rate, "float32")
-            drawn = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+            # Several replicas draw what one would draw for the whole batch, and each takes its images' part.
+            whole = (self.paths, batch if batch is None else batch * replicas(), 1, 1, 1)
+            drawn = own_part(keras.random.uniform(whole, dtype="float32", seed=self.seed_generator), axis=1)
             factors = keras.ops.where(drawn < kept, 1.0 / kept, 0.0)
         else:
             factors = keras.ops.ones(shape)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
 from gdas_tf.optimizers.flat import flatten, unflatten
-from gdas_tf.optimizers.replicas import refuse_replicas
+from gdas_tf.optimizers.replicas import refuse_shared
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
@@ -28,7 +28,8 @@ class FlatSGD(keras.optimizers.Optimizer):
         w = w - learning_rate * v                    without
 
     What the vector cannot do is refused rather than left out: weights of other types than float32 or with a
-    constraint, a weight without a gradient, other weights than those of the first step, several replicas.
+    constraint, a weight without a gradient, other weights than those of the first step, weights that several
+    replicas share.
 
     Args:
         learning_rate: a number or a Keras schedule.
@@ -64,7 +65,6 @@ class FlatSGD(keras.optimizers.Optimizer):
     def build(self, variables: list[Any]) -> None:
         if self.built:
             return
-        refuse_replicas(self)
         for variable in variables:
             if variable.dtype != "float32":
                 raise UsageError(f"FlatSGD: {variable.path} is {variable.dtype}; accepted is float32")
@@ -78,7 +78,7 @@ class FlatSGD(keras.optimizers.Optimizer):
 
     def apply(self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[Any] | None = None) -> None:
         weights = list(self._trainable_variables if trainable_variables is None else trainable_variables)
-        refuse_replicas(self)
+        refuse_shared(self, weights)
         if not self.built:
             self.build(weights)
         self._check(grads, weights)

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from gdas_tf.distribution import replicas
 from gdas_tf.keras_backend import keras
-from gdas_tf.optimizers.replicas import refuse_replicas
 
 
 @keras.saving.register_keras_serializable("gdas_tf")
@@ -30,18 +30,14 @@ class MaskedLossScale(keras.optimizers.LossScaleOptimizer):
         trainable_variables: Sequence[Any] | None = None,
         masks: Sequence[tf.Tensor | None] | None = None,
     ) -> None:
-        """Update the variables unless a gradient is not finite; arguments as of `SGD.apply`.
-
-        Raises:
-            UsageError: There are several replicas.
-        """
-        refuse_replicas(self)
+        """Update the variables unless a gradient is not finite; arguments as of `SGD.apply`, masks only where
+        the optimizer inside takes them."""
         if not self.built:
             self.build(list(trainable_variables))
 
         def update() -> None:
             unscaled = [None if gradient is None else gradient / self.dynamic_scale for gradient in grads]
-            self.inner_optimizer.apply(unscaled, trainable_variables, masks)
+            self.inner_optimizer.apply(unscaled, trainable_variables, *([] if masks is None else [masks]))
             keras.ops.cond(self.step_counter == self.dynamic_growth_steps - 1, double, count)
 
         def double() -> None:
@@ -70,4 +66,6 @@ def loss_scaled(
     """
     if compute_dtype != "float16":
         return optimizer
-    return (MaskedLossScale if masked else keras.optimizers.LossScaleOptimizer)(optimizer)
+    # Keras' own would have all replicas decide together, which cannot be done in a branch.
+    ours = masked or replicas() > 1
+    return (MaskedLossScale if ours else keras.optimizers.LossScaleOptimizer)(optimizer)

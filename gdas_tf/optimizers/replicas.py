@@ -1,23 +1,30 @@
-"""What the method's optimizers do not do: update the weights of several devices."""
+"""What the method's optimizers do not do: keep variables the same that several replicas share."""
 
 from __future__ import annotations
 
-import tensorflow as tf
+from collections.abc import Sequence
+from typing import Any
 
+from gdas_tf.distribution import has_own_copies, replicas
 from gdas_tf.errors import UsageError
 
 
-def refuse_replicas(optimizer: object) -> None:
-    """Make sure that an optimizer updates the weights of one device.
+def refuse_shared(optimizer: object, variables: Sequence[Any]) -> None:
+    """Make sure that each replica has variables of its own.
 
-    The gradients of several replicas would have to be added up before they are clipped, which the method's
-    optimizers do not do.
+    The method's optimizers take their step in each replica, by gradients that are means over the replicas
+    already (`gdas_tf.distribution`).
+
+    Args:
+        optimizer: The optimizer.
+        variables: Keras variables that it updates.
 
     Raises:
-        UsageError: There are several replicas (`tf.distribute`).
+        UsageError: Several replicas share a variable, as those do that are made in the scope of a strategy of
+            tf.distribute alone.
     """
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas > 1:
+    if (count := replicas()) > 1 and not all(map(has_own_copies, variables)):
         raise UsageError(
-            f"{type(optimizer).__name__}: found {replicas} replicas; it updates the weights of one device"
+            f"{type(optimizer).__name__}: found {count} replicas that share variables; make the model in "
+            "`gdas_tf.distribution.Distribution.scope`, where each has its own"
         )

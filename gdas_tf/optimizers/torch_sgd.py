@@ -11,7 +11,7 @@ import tensorflow as tf
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.graph_constants import constant
-from gdas_tf.optimizers.replicas import refuse_replicas
+from gdas_tf.optimizers.replicas import refuse_shared
 
 _NOT_HONOURED = {
     "weight_decay": None,
@@ -75,7 +75,6 @@ class SGD(keras.optimizers.Optimizer):
     def build(self, variables: list[Any]) -> None:
         if self.built:
             return
-        refuse_replicas(self)
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
 
@@ -95,10 +94,10 @@ class SGD(keras.optimizers.Optimizer):
                 nor velocity moves, as those of operations that were not sampled must not.
 
         Raises:
-            UsageError: There are not as many gradients or masks as variables, or there are several replicas.
+            UsageError: There are not as many gradients or masks as variables.
         """
         variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
-        refuse_replicas(self)
+        refuse_shared(self, variables)
         if not self.built:
             self.build(variables)
         for given, what in ((grads, "gradients"), (masks, "masks")):

@@ -16,6 +16,7 @@ from gdas_tf.errors import UsageError
 from gdas_tf.files import is_run_directory
 from gdas_tf.notes import note
 from gdas_tf.numerics.starting import start_tensorflow
+from gdas_tf.pipeline.distributed import is_chief, own_copy, start_distribution
 from gdas_tf.pipeline.measured_data import compared
 from gdas_tf.pipeline.truth import open_table
 from gdas_tf.runs.run import Run
@@ -23,6 +24,7 @@ from gdas_tf.runs.run import Run
 if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.data.identity import DataRecord
+    from gdas_tf.distribution import Distribution
     from gdas_tf.pipeline.budget import Budget
     from gdas_tf.spaces.table import Table
 
@@ -38,6 +40,7 @@ class Job:
         accept_changed_data: where the data have changed since the training, measure the network on the images
             that it was not trained on; without it, changed data are refused.
         command: the command line, without the program's name, that `versions.json` is to record.
+        distribution: what search and retraining are divided over; None for nothing.
 
     Example:
         >>> with Run.open("runs/photos").lock() as run:
@@ -52,8 +55,10 @@ class Job:
         resume: bool = False,
         accept_changed_data: bool = False,
         command: Sequence[str] = (),
+        distribution: Distribution | None = None,
     ) -> None:
         self.run = run
+        self.distribution = distribution
         self.resume = resume
         self.accept_changed_data = accept_changed_data
         self.results: dict[str, dict[str, Any] | None] = {}
@@ -73,6 +78,16 @@ class Job:
     def config(self) -> Config:
         """The configuration of the run directory."""
         return self.run.config
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas share a batch."""
+        return self.distribution.replicas if self.distribution else 1
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process is the one that writes what remains; a worker that is not only computes."""
+        return self.distribution is None or self.distribution.chief
 
     def record(self) -> None:
         """Records versions and command line, once; stages call it when they are sure that they may write."""
@@ -186,13 +201,19 @@ def begin(directory: str | Path, config: Config, *, command: Sequence[str] = ())
         >>> with begin("runs/digits", Config.preset("quick")) as job:
         ...     run_search(job)["epochs"]
     """
+    if not is_chief(config):
+        with own_copy(None, config) as run, run.lock():
+            distribution = start_distribution(config, resume=False)
+            yield Job(run, command=command, distribution=distribution)
+        return
     Run.check_free(directory)
     was_there = Run(directory, config).path.exists()
+    distribution = start_distribution(config, resume=False)
     data = load_data(config)
     run = Run.create(directory, config)
     with run.lock():
         try:
-            yield Job(run, data=data, command=command)
+            yield Job(run, data=data, command=command, distribution=distribution)
         except UsageError:
             # Nothing was computed yet: the run, put right, shall not find its place taken.
             if not run.begun("search") and not run.begun("retrain"):
@@ -210,6 +231,7 @@ def go_on(
     resume: bool = False,
     accept_changed_data: bool = False,
     command: Sequence[str] = (),
+    trains: bool = False,
 ) -> Iterator[Job]:
     """Opens a run directory, holds it, and gives its job.
 
@@ -217,6 +239,7 @@ def go_on(
         run: the run directory, or its path.
         config: its configuration from now on; by default the one that it has.
         resume, accept_changed_data, command: as of `Job`.
+        trains: whether the job is divided over devices and machines as the configuration says.
 
     Raises:
         UsageError: there is no run directory, it is in use, or a stage that has begun had another
@@ -227,11 +250,22 @@ def go_on(
         ...     run_all(job)
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    with run.lock():
+    wanted = config or run.config
+    with contextlib.ExitStack() as stack:
+        if trains and not is_chief(wanted):
+            run = stack.enter_context(own_copy(run, wanted))
+        stack.enter_context(run.lock())
+        distribution = start_distribution(wanted, resume) if trains else None
         before = run.config
-        if config not in (None, before):
-            run.set_config(config)
-        job = Job(run, resume=resume, accept_changed_data=accept_changed_data, command=command)
+        if wanted != before:
+            run.set_config(wanted)
+        job = Job(
+            run,
+            resume=resume,
+            accept_changed_data=accept_changed_data,
+            command=command,
+            distribution=distribution,
+        )
         job.config_before = before
         yield job
 
@@ -246,9 +280,14 @@ def begin_or_go_on(directory: str | Path, config: Config, patience: float = 0.0)
         patience: seconds to wait for a process that holds the run directory and is about to end.
 
     Raises:
-        UsageError: as of `begin` and `go_on`.
+        UsageError: as of `begin` and `go_on`, or the configuration divides the run over devices.
         RunError: as of `begin`.
     """
+    if config.distribution.kind != "none":
+        raise UsageError(
+            f"distribution.kind: found {config.distribution.kind}; the runs of studies and tunings are not "
+            "divided, as its workers take whole ones; accepted is none"
+        )
     deadline = time.monotonic() + patience
     while True:
         with contextlib.ExitStack() as stack:

@@ -27,6 +27,7 @@ from gdas_tf.pipeline.artefacts import (
 from gdas_tf.pipeline.budget import retrain_within
 from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.pipeline.confusion import draw_evaluation
+from gdas_tf.pipeline.distributed import lost_workers
 from gdas_tf.pipeline.job import Job
 from gdas_tf.pipeline.pictures import run_drawing
 from gdas_tf.pipeline.truth import look_up, true_curve
@@ -58,7 +59,7 @@ def check_before_start(job: Job, stages: Sequence[str], genotype: Genotype | Non
 
     try:
         job.table  # noqa: B018 (to read it is to check it)
-        preflight.check_before_start(job.config, job.data, stages, genotype, job.run.path)
+        preflight.check_before_start(job.config, job.data, stages, genotype, job.run.path, job.replicas)
     except (UsageError, RunError):
         if job.config_before not in (None, job.config):
             job.run.set_config(job.config_before)
@@ -97,6 +98,8 @@ def run_all(job: Job) -> dict[str, dict[str, Any] | None]:
     if job.budget and "retrain" in stages:
         job.budget.plan(job.data, stages)
     for number, (name, stage) in enumerate(STAGES.items(), 1):
+        if not job.chief and name not in ("search", "derive", "retrain"):
+            break  # the rest is the chief's
         progress(f"[{number}/{len(STAGES)}] {name}")
         if name == "benchmark" and not run.onnx_files():
             left_out[name] = "export.formats names no ONNX file, and only those are measured"
@@ -149,7 +152,8 @@ def run_search(job: Job) -> dict[str, Any]:
         from gdas_tf.training.search import search
 
         limit = job.budget.search_limit() if job.budget else None
-        search(job.config, data, run, resume=job.resume, limit=limit)
+        with lost_workers(job.distribution):
+            search(job.config, data, run, job.resume, limit=limit, distribution=job.distribution)
     first, last = run.metrics("search")[0], run.metrics("search")[-1]
     return {
         "epochs": len(run.metrics("search")),
@@ -222,7 +226,8 @@ def run_retraining(job: Job) -> dict[str, Any]:
         if job.budget:
             retrain_within(job.budget, job, genotype)
         else:
-            retrain(job.config, data, genotype, run, resume=job.resume)
+            with lost_workers(job.distribution):
+                retrain(job.config, data, genotype, run, job.resume, distribution=job.distribution)
     lines, settings = run.metrics("retrain"), job.config.retrain
     kept = best_epoch(validation_losses(lines)) if settings.keep == "best" else len(lines)
     validated = {name: lines[kept - 1].get(name) for name in ("val_loss", "val_accuracy")}

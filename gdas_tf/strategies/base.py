@@ -157,6 +157,14 @@ class Strategy(abc.ABC):
             UsageError: The search cannot be done so; the message names the field of the configuration.
         """
 
+    def undivided(self) -> str | None:
+        """Why several replicas cannot share a batch of this strategy, in words; None where they can.
+
+        One that can learns from nothing but means over the replicas
+        (`gdas_tf.distribution.mean_over_replicas`).
+        """
+        return "it does not say that it learns from means over replicas (`Strategy.undivided`)"
+
     @classmethod  # noqa: B027
     def check_config(cls, config: Config) -> None:
         """Find out what does not fit together, when a configuration that names the strategy is made.

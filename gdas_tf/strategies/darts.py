@@ -88,14 +88,20 @@ class DARTS(LogitsStrategy):
         """All operations on all edges; the step does not count."""
         return both([Mixture(tf.nn.softmax(self.scores(kind))) for kind in self.logits])
 
-    def descend(self, search: SearchModel, step: tf.Tensor, training: Batch, validation: Batch) -> Any:
+    def slopes(
+        self, search: SearchModel, step: tf.Tensor, training: Batch, validation: Batch
+    ) -> tuple[Sequence[tf.Tensor], tf.Tensor, tf.Tensor]:
         if self.order == "first":
             passed = self._pass(search, step, validation)
         else:
             passed = self._second_order(search, step, training, validation)
         scale = self.optimizer.scale_loss(1.0)
-        self.apply([gradient * scale for gradient in passed.architecture])
-        return passed.loss, passed.hits
+        return [gradient * scale for gradient in passed.architecture], passed.loss, passed.hits
+
+    def undivided(self) -> str | None:
+        if self.order == "second":
+            return "by darts.order second it looks through a step that each replica would take alone"
+        return None
 
     def _second_order(self, search: SearchModel, step: tf.Tensor, training: Batch, validation: Batch) -> Pass:
         optimizer = getattr(search.optimizer, "inner_optimizer", search.optimizer)

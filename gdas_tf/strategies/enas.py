@@ -110,13 +110,14 @@ class ENAS(ChoosingStrategy):
 
     def build(self, task: Task) -> None:
         from gdas_tf.keras_backend import keras
+        from gdas_tf.optimizers.adam import Adam
         from gdas_tf.strategies.controller import Controller
 
         super().build(task)
         self.controller = Controller(task.space, len(task.cells), **self.options, seed=task.seed)
         with tf.device("CPU:0"):
             self.baseline = keras.Variable(0.0, trainable=False, dtype="float32", name="baseline")
-            self.optimizer = keras.optimizers.Adam(self.learning_rate, epsilon=1e-8)
+            self.optimizer = Adam(self.learning_rate, epsilon=1e-8)
             self.optimizer.build(self.controller.variables)
         self.variables = [*self.controller.variables, self.baseline]
         self.optimizers = [self.optimizer]
@@ -173,6 +174,8 @@ class ENAS(ChoosingStrategy):
         Returns:
             A number for each of `METRICS`.
         """
+        from gdas_tf.distribution import mean_over_replicas
+
         images, labels = validation
         sources = [variable.value for variable in self.controller.variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -180,7 +183,12 @@ class ENAS(ChoosingStrategy):
             written = self.sample(2 * step + 1)
         outputs = search.supernet(images, *self._paths(written), update="architecture")
         right = hits(labels, outputs)
-        accuracy = tf.reduce_mean(weighted(right, labels, class_weights))
+        measured = (
+            cross_entropy(labels, outputs, class_weights),
+            tf.reduce_mean(right),
+            tf.reduce_mean(weighted(right, labels, class_weights)),
+        )
+        loss, found, accuracy = mean_over_replicas(measured)
         with tf.device("CPU:0"):
             reward = accuracy + self.entropy_weight * written.entropy
             # As in the authors' code, the average has the new reward in it already.
@@ -188,8 +196,7 @@ class ENAS(ChoosingStrategy):
             gradients = tape.gradient(written.surprise, sources, output_gradients=reward - baseline)
             self.baseline.assign(baseline)
             self.optimizer.apply(gradients, self.controller.variables)
-        loss = cross_entropy(labels, outputs, class_weights)
-        values = (loss, tf.reduce_mean(right), reward, written.entropy)
+        values = (loss, found, reward, written.entropy)
         return dict(zip(METRICS, values, strict=True))
 
     def end_epoch(
@@ -220,6 +227,11 @@ class ENAS(ChoosingStrategy):
                 sums[name] += float(value)
         self._measured = {name: value / self.controller_steps for name, value in sums.items()}
 
+    def undivided(self) -> str | None:
+        if self.controller_steps:
+            return "by enas.controller_steps the controller has a phase of its own, on one device"
+        return None
+
     def _candidates(self) -> list[Genotype]:
         """Different samples of the controller; fewer than wanted where it hardly varies any more."""
         found: dict[Genotype, None] = {}
@@ -231,7 +243,7 @@ class ENAS(ChoosingStrategy):
         return list(found)
 
     def values(self) -> Mapping[str, float]:
-        return {**self._measured, "baseline": float(self.baseline), **super().values()}
+        return {**self._measured, "baseline": float(self.baseline.numpy()), **super().values()}
 
     def _paths(self, written: Written) -> Paths:
         with tf.device("CPU:0"):

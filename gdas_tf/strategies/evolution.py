@@ -22,7 +22,7 @@ from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task
 from gdas_tf.strategies.choosing import ChoosingStrategy
 from gdas_tf.strategies.effort import Effort, scaled_count, scaled_epochs
 from gdas_tf.strategies.mutation import mutated, ordered
-from gdas_tf.strategies.trial_fields import TrialFields, check_trials
+from gdas_tf.strategies.trial_fields import ONE_BY_ONE, TrialFields, check_trials
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -201,6 +201,9 @@ class Evolution(ChoosingStrategy):
     @classmethod
     def check_config(cls, config: Config) -> None:
         cls.from_config(config)
+
+    def undivided(self) -> str | None:
+        return None if self.trains_supernet else ONE_BY_ONE
 
     def check(self, config: Config, data: DataSet) -> None:
         if self.fitness == "training":

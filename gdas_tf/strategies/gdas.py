@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -208,7 +208,9 @@ class GDAS(LogitsStrategy):
                 samples[-1] = self.topology.switch(samples[-1], gates)
         return both(samples)
 
-    def descend(self, search: SearchModel, step: tf.Tensor, training: Batch, validation: Batch) -> Any:
+    def slopes(
+        self, search: SearchModel, step: tf.Tensor, training: Batch, validation: Batch
+    ) -> tuple[Sequence[tf.Tensor], tf.Tensor, tf.Tensor]:
         images, labels = validation
         sources = [variable.value for variable in self.architecture]
         found: list[list[tf.Tensor]] = []
@@ -225,8 +227,8 @@ class GDAS(LogitsStrategy):
             if number < self.samples:
                 with tf.control_dependencies(found[-1]):  # one after the other, for the memory of one
                     images = tf.identity(images)
-        self.apply([_mean(gradients) for gradients in zip(*found, strict=True)])
-        return _mean(losses), _mean(right)
+        gradients = [_mean(of_samples) for of_samples in zip(*found, strict=True)]
+        return gradients, _mean(losses), _mean(right)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         super().begin_epoch(epoch, epochs)
@@ -237,7 +239,7 @@ class GDAS(LogitsStrategy):
             f"{kind}_edges_entropy": float(self.topology.entropy(logits.value))
             for kind, logits in self.edge_logits.items()
         }
-        return {"temperature": float(self.temperature), **super().values(), **edges}
+        return {"temperature": float(self.temperature.numpy()), **super().values(), **edges}
 
     def arrays(self) -> Mapping[str, np.ndarray]:
         """The logits: `normal` [E, K], and `reduction` unless that cell is fixed; with the topology "derived"

@@ -90,6 +90,7 @@ class LogitsStrategy(Strategy):
         import numpy as np
 
         from gdas_tf.keras_backend import keras
+        from gdas_tf.optimizers.adam import Adam
         from gdas_tf.optimizers.loss_scale import loss_scaled
 
         self.task = task
@@ -106,7 +107,7 @@ class LogitsStrategy(Strategy):
                 for kind in task.cells
             }
             self.build_more(generator)
-            self.optimizer = loss_scaled(keras.optimizers.Adam(**self.adam), task.compute_dtype)
+            self.optimizer = loss_scaled(Adam(**self.adam), task.compute_dtype)
             self.optimizer.build(self.architecture)
             self._learning = keras.Variable(True, trainable=False, dtype="bool", name="learning")
         self.variables = list(self.logits.values())
@@ -126,26 +127,39 @@ class LogitsStrategy(Strategy):
         return tf.where(self._excluded, EXCLUDED, logits) if self._excluded.any() else logits
 
     @abc.abstractmethod
-    def descend(self, search: SearchModel, step: tf.Tensor, training: Batch, validation: Batch) -> Any:
-        """One step of the architecture; arguments as of `learn`.
+    def slopes(
+        self, search: SearchModel, step: tf.Tensor, training: Batch, validation: Batch
+    ) -> tuple[Sequence[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """What a step of the architecture goes by; arguments as of `learn`.
 
         Returns:
-            Loss, a scalar, and float32 [B] hits, on D_V.
+            Gradients of the scaled loss, in the order of `architecture`; loss, a scalar, and float32 [B]
+            hits, on D_V.
         """
 
     def learn(
         self, search: SearchModel, step: tf.Tensor, training: Batch, validation: Batch
     ) -> Mapping[str, tf.Tensor]:
+        from gdas_tf.distribution import mean_over_replicas
+
+        def nothing() -> tuple[Sequence[tf.Tensor], tf.Tensor, tf.Tensor]:
+            gradients = [tf.zeros(variable.shape) for variable in self.architecture]
+            return gradients, tf.zeros([]), tf.zeros_like(validation[1], tf.float32)
+
+        def slopes() -> tuple[Sequence[tf.Tensor], tf.Tensor, tf.Tensor]:
+            return self.slopes(search, step, training, validation)
+
         if self.warm_up:
-            labels = validation[1]
-            loss, found = tf.cond(
-                self._learning.value,
-                lambda: self.descend(search, step, training, validation),
-                lambda: (tf.zeros([]), tf.zeros_like(labels, tf.float32)),
-            )
+            gradients, loss, found = tf.cond(self._learning.value, slopes, nothing)
+            means = mean_over_replicas(gradients)  # in no branch
+            tf.cond(self._learning.value, lambda: self.apply(means), lambda: None)
         else:
-            loss, found = self.descend(search, step, training, validation)
+            gradients, loss, found = slopes()
+            self.apply(mean_over_replicas(gradients))
         return {"architecture_loss": loss, "architecture_accuracy": found}
+
+    def undivided(self) -> str | None:
+        return None
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
         """A step of Adam; the gradients are those of the scaled loss, in the order of `architecture`."""

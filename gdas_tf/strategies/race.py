@@ -16,7 +16,7 @@ from gdas_tf.strategies.base import STRATEGIES, Paths, Strategy, Task
 from gdas_tf.strategies.effort import Effort, rounds_of_halving, scaled_count, scaled_epochs
 from gdas_tf.strategies.halving import TITLES, Halving, check_rising
 from gdas_tf.strategies.proposers import RANDOM, Candidate, candidates_of, drawn_of, is_drawn
-from gdas_tf.strategies.trial_fields import TrialFields, check_trials
+from gdas_tf.strategies.trial_fields import ONE_BY_ONE, TrialFields, check_trials
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +101,9 @@ class Race(Strategy):
             for text in own.candidates
         ]
         return {"race.candidates": tuple(texts), "race.epochs": scaled_epochs(own.epochs, factor)}
+
+    def undivided(self) -> str | None:
+        return ONE_BY_ONE
 
     def check(self, config: Config, data: DataSet) -> None:
         check_trials(config, data)

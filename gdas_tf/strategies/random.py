@@ -89,6 +89,9 @@ class Random(ChoosingStrategy):
         if epoch == epochs - 1:
             self.choose(search, self.drawn, validation, self.batches, epoch)
 
+    def undivided(self) -> str | None:
+        return None if self.trains_supernet else "it trains nothing"
+
     def search(self, trials: Trials) -> Iterator[Mapping[str, float]]:
         """The single candidate is drawn already: one round, in which nothing is trained."""
         yield {}

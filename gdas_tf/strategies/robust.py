@@ -25,7 +25,7 @@ from gdas_tf.strategies.evolution import Evolution, Line, Scores, loss_of, scale
 from gdas_tf.strategies.halving import TITLES, Halving, check_rising
 from gdas_tf.strategies.mutation import mutated, ordered
 from gdas_tf.strategies.proposers import Candidate
-from gdas_tf.strategies.trial_fields import TrialFields, check_trials
+from gdas_tf.strategies.trial_fields import ONE_BY_ONE, TrialFields, check_trials
 
 if TYPE_CHECKING:
     from gdas_tf.config.config import Config
@@ -138,6 +138,9 @@ class Robust(Evolution):
             "epochs": scaled_epochs(own.epochs, factor),
         }
         return {f"{cls.name}.{name}": value for name, value in found.items()}
+
+    def undivided(self) -> str | None:
+        return ONE_BY_ONE
 
     def check(self, config: Config, data: DataSet) -> None:
         check_trials(config, data)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from gdas_tf.config.config import Config
     from gdas_tf.data.dataset import DataSet
 
+ONE_BY_ONE = "it trains its candidates one by one, each on one device"
+"""Why replicas cannot share the batches of a strategy (`Strategy.undivided`)."""
+
 _Size = Annotated[Annotated[Whole, Field(ge=1)] | None, IfAny]
 
 

@@ -3,7 +3,7 @@
 `fit` calls callbacks in the order in which it was given them. A stage is only resumed bit for bit if it gives
 them in this one:
 
-1. `EndInTime` of a search with a limit, then the stage's own, which may change its state;
+1. `AlignReplicas`, `EndInTime` of a search with a limit, then the stage's own, which may change its state;
 2. `Divergence`, so that nothing is written of an epoch that failed;
 3. `History` and `MetricsLines`;
 4. `gdas_tf.training.validation.BestEpoch`, whose state belongs to the checkpoint;
@@ -29,10 +29,27 @@ from gdas_tf.user_files import read_npz
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gdas_tf.distribution import Distribution
     from gdas_tf.runs.run import Run
     from gdas_tf.strategies.base import Batch, Strategy
 
 Logs = Mapping[str, Any] | None
+
+
+class AlignReplicas(keras.callbacks.Callback):
+    """Makes one of what the replicas have each for themselves, at the end of an epoch, before anybody looks.
+
+    Args:
+        distribution: What the training is divided over.
+        variables: The statistics of batch norms, perhaps among other variables.
+    """
+
+    def __init__(self, distribution: Distribution, variables: Sequence[Any]) -> None:
+        super().__init__()
+        self.distribution, self.variables = distribution, list(variables)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self.distribution.align(self.variables)
 
 
 class StrategyEpochs(keras.callbacks.Callback):
@@ -167,6 +184,7 @@ class Checkpoint(keras.callbacks.Callback):
         stage: "search" or "retrain".
         variables: The stage's state, in an order that is the same in every process.
         extra_state, restore: Give arrays by name that belong to the state as well, and take them back.
+        replicas: How many share a batch. Another number would add up in another order, and end in other bits.
     """
 
     def __init__(
@@ -176,9 +194,10 @@ class Checkpoint(keras.callbacks.Callback):
         variables: Sequence[Any],
         extra_state: Callable[[], Mapping[str, np.ndarray]] = dict,
         restore: Callable[[Mapping[str, np.ndarray]], None] = lambda state: None,
+        replicas: int = 1,
     ) -> None:
         super().__init__()
-        self.run, self.stage = run, stage
+        self.run, self.stage, self.replicas = run, stage, replicas
         self.variables = {f"{number:05d}": variable for number, variable in enumerate(variables)}
         self.extra_state, self.restore = extra_state, restore
 
@@ -197,6 +216,13 @@ class Checkpoint(keras.callbacks.Callback):
             path.unlink(missing_ok=True)
             return 0
         arrays, done = checkpoint
+        began = int(arrays.pop(_REPLICAS, 1))
+        if began != self.replicas and done:
+            raise UsageError(
+                f"run directory {self.run.path}: its {self.stage} began with {began} "
+                f"replica{'s' * (began > 1)}, and now there would be {self.replicas}; go on with {began} "
+                "(distribution.kind, distribution.replicas), or begin another run directory"
+            )
         extra = {
             name.removeprefix(_EXTRA): arrays.pop(name) for name in list(arrays) if name.startswith(_EXTRA)
         }
@@ -213,8 +239,11 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         arrays = {name: variable.numpy() for name, variable in self.variables.items()}
+        if self.replicas > 1:
+            arrays[_REPLICAS] = np.array(self.replicas)
         extra = {_EXTRA + name: array for name, array in self.extra_state().items()}
         self.run.save_checkpoint(self.stage, {**arrays, **extra}, epoch + 1)
 
 
+_REPLICAS = "replicas"
 _EXTRA = "extra/"

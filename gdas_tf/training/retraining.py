@@ -13,6 +13,7 @@ from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
 from gdas_tf.data.balance import Balance, ClassWeights
 from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.data.division import validation_part
+from gdas_tf.distribution import Distribution, ReplicatedModel, mean_over_replicas, replicas
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
 from gdas_tf.networks.drop_path import DropPathFactors
@@ -25,7 +26,8 @@ from gdas_tf.optimizers.loss_scale import loss_scaled
 from gdas_tf.optimizers.schedules import cosine_schedule
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.runtime import graphs_as_written
-from gdas_tf.training.callbacks import Checkpoint, Divergence, MetricsLines
+from gdas_tf.training.callbacks import AlignReplicas, Checkpoint, Divergence, MetricsLines
+from gdas_tf.training.dividing import check_divided
 from gdas_tf.training.epoch_lines import EpochLines
 from gdas_tf.training.validation import AverageInTests, BestEpoch
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from gdas_tf.spaces.genotype import Genotype
 
 
-class RetrainingModel(keras.Model):
+class RetrainingModel(ReplicatedModel):
     """A training network with the loss of the recipe, trained by `fit` on batches of images and labels.
 
     The loss is the cross entropy of the logits plus, where the network has an auxiliary head,
@@ -95,7 +97,7 @@ class RetrainingModel(keras.Model):
             if "auxiliary" in outputs:
                 loss += self.auxiliary_weight * self._loss(labels, outputs["auxiliary"])
             scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, [weight.value for weight in weights])
+        gradients = mean_over_replicas(tape.gradient(scaled, [weight.value for weight in weights]))
         self.optimizer.apply(gradients, weights)
         if self.average is not None:
             self.average.update()
@@ -120,8 +122,10 @@ class RetrainingModel(keras.Model):
     def _record(
         self, loss: tf.Tensor, labels: tf.Tensor | MixedLabels, logits: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        accuracy = of_labels(lambda one: hits(one, logits), labels)
-        for mean, value in zip(self._means, (loss, accuracy), strict=True):
+        values = (loss, of_labels(lambda one: hits(one, logits), labels))
+        if replicas() > 1:
+            values = mean_over_replicas([tf.reduce_mean(value) for value in values])
+        for mean, value in zip(self._means, values, strict=True):
             mean.update_state(value)
         return {mean.name: mean.result() for mean in self._means}
 
@@ -133,6 +137,7 @@ def retrain(
     run: Run,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    distribution: Distribution | None = None,
 ) -> keras.Model:
     """Trains the network of a genotype from scratch on the training images, by the recipe of the paper.
 
@@ -156,6 +161,7 @@ def retrain(
         run: the run directory.
         resume: continue from the last checkpoint, if there is one.
         callbacks: Keras callbacks for `fit`.
+        distribution: what the batches are divided over; None for nothing.
 
     Returns:
         The deployed network, which is saved in the run as `model.keras`, with the record of the data.
@@ -169,13 +175,19 @@ def retrain(
     positions, held_out = training_positions(config, data)
     steps = steps_per_epoch(len(positions), settings.batch_size)
     learning_rate = learning_rate_of(settings, steps)
-    model = model_to_train(config, data, genotype, learning_rate)
+    distribution = distribution or Distribution()
+    check_divided(config, "retrain", distribution.replicas, len(positions))
+    with distribution.scope():
+        model = model_to_train(config, data, genotype, learning_rate)
     network, average = model.network, model.average
+    averages = average.variables if average else ()
 
     best = BestEpoch(run, network.variables, settings.patience, settings.keep == "best", model.averaged)
     # The network's variables include the statistics of batch norm and the state of drop-path.
-    variables = [*network.variables, *model.optimizer.variables, *(average.variables if average else ())]
-    checkpoint = Checkpoint(run, "retrain", variables, best.kept, best.restore)
+    variables = [*network.variables, *model.optimizer.variables, *averages]
+    checkpoint = Checkpoint(
+        run, "retrain", variables, best.kept, best.restore, replicas=distribution.replicas
+    )
     metrics = MetricsLines(
         run,
         "retrain",
@@ -208,7 +220,7 @@ def retrain(
         validation = eval_batches(data.train, settings.batch_size, held_out) if len(held_out) else None
         with EpochLines("retraining", last, done, steps, settings.patience is not None) as lines:
             model.fit(
-                batches,
+                distribution.share(batches),
                 epochs=last,
                 initial_epoch=done,
                 steps_per_epoch=steps,
@@ -216,13 +228,14 @@ def retrain(
                 shuffle=False,  # the batches are
                 verbose=0,
                 callbacks=[
+                    AlignReplicas(distribution, [*network.non_trainable_variables, *averages]),
                     _DropPathSchedule(network, settings),
                     *([AverageInTests(average)] if average else ()),
                     *callbacks,
                     Divergence("retrain", f"lower retrain.learning_rate ({settings.learning_rate:g})"),
                     metrics,
                     best,
-                    checkpoint,
+                    *([checkpoint] if distribution.chief else []),
                     lines,
                 ],
             )

@@ -13,6 +13,7 @@ import numpy as np
 from gdas_tf.data.augmentation import Augmentation
 from gdas_tf.data.balance import Balance
 from gdas_tf.data.dataset import eval_batches, search_batches, search_halves, steps_per_epoch
+from gdas_tf.distribution import Distribution
 from gdas_tf.files import plain
 from gdas_tf.keras_backend import keras
 from gdas_tf.notes import progress
@@ -24,7 +25,15 @@ from gdas_tf.runs.journal import Journal
 from gdas_tf.runs.metrics_log import MetricsLog
 from gdas_tf.strategies.base import STRATEGIES, Batch, Strategy, Task, rounds_of_search
 from gdas_tf.supernet.network import Supernet
-from gdas_tf.training.callbacks import Checkpoint, Divergence, History, MetricsLines, StrategyEpochs
+from gdas_tf.training.callbacks import (
+    AlignReplicas,
+    Checkpoint,
+    Divergence,
+    History,
+    MetricsLines,
+    StrategyEpochs,
+)
+from gdas_tf.training.dividing import check_divided
 from gdas_tf.training.epoch_lines import EpochLines, epoch_line, seconds_left
 from gdas_tf.training.search_model import SearchModel
 from gdas_tf.training.time_limit import EndInTime, TimeLimit
@@ -44,6 +53,7 @@ def search(
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     limit: TimeLimit | None = None,
+    distribution: Distribution | None = None,
 ) -> dict[str, np.ndarray]:
     """Search for a cell on the training images of a data set.
 
@@ -61,6 +71,7 @@ def search(
         resume: Go on from the last checkpoint, if there is one.
         callbacks: Keras callbacks for `fit`.
         limit: When it has to end; what it has found by then is its outcome.
+        distribution: What the batches are divided over; None for nothing.
 
     Returns:
         The strategy's arrays before the search and after each epoch. GDAS has its logits: `normal`
@@ -72,21 +83,26 @@ def search(
             on.
         RunError: The search diverged, or the disk is full.
     """
-    settings = config.search
+    settings, distribution = config.search, distribution or Distribution()
     strategy = STRATEGIES.get(settings.strategy).from_config(config)
     if not strategy.trains_supernet:
+        check_divided(config, "search", distribution.replicas, len(data.train))
         return _search_without_supernet(strategy, config, data, run, resume, limit)
-    keras.utils.set_random_seed(config.seed)
-    model = build_search_model(config, data, strategy)
     # An epoch is one pass over the smaller half (they differ by a few images): every step takes a batch of
     # each.
     halves = search_halves(data.train.labels, config.seed)
     steps = steps_per_epoch(min(map(len, halves)), settings.batch_size)
     batch_size = min(settings.batch_size, *map(len, halves))
-    model.compile(weight_optimizer(settings, steps))
-    model.build((batch_size, *data.image_shape))
+    check_divided(config, "search", distribution.replicas, batch_size)
+    keras.utils.set_random_seed(config.seed)
+    with distribution.scope():
+        model = build_search_model(config, data, strategy)
+        model.compile(weight_optimizer(settings, steps))
+        model.build((distribution.part(batch_size), *data.image_shape))
 
-    checkpoint = Checkpoint(run, "search", model.state, strategy.extra_state, strategy.restore)
+    checkpoint = Checkpoint(
+        run, "search", model.state, strategy.extra_state, strategy.restore, distribution.replicas
+    )
     history = History(run, strategy.arrays)
     metrics = MetricsLines(run, "search", lambda epoch: strategy.values())
     if not resume:
@@ -99,8 +115,8 @@ def search(
     history.begin(done)
     if done < settings.last_epoch:
         metrics.begin(done)
-        written = [*callbacks, history, metrics, checkpoint]
-        _train(model, data, config, run, halves, steps, done, written, limit)
+        writing = [*callbacks, history, metrics, *([checkpoint] if distribution.chief else [])]
+        _train(model, data, config, run, halves, steps, done, writing, limit, distribution)
     if strategy.then_trials:
         before = run.config.search.last_epoch
         _go_through_rounds(strategy, config, data, run, history, before, limit)
@@ -117,6 +133,7 @@ def _train(
     done: int,
     callbacks: Sequence[keras.callbacks.Callback],
     limit: TimeLimit | None,
+    distribution: Distribution,
 ) -> None:
     """The epochs of the supernet that are still to do.
 
@@ -126,6 +143,7 @@ def _train(
         steps: Steps of an epoch.
         done: Epochs that are done.
         callbacks: Those of the user, and those that write.
+        distribution: What the batches are divided over.
     """
     settings, strategy = config.search, model.strategy
     batch_size = min(settings.batch_size, *map(len, halves))
@@ -141,15 +159,17 @@ def _train(
         batches = eval_batches(data.train, batch_size, halves[1])
         return batches.take(len(halves[1]) // batch_size)
 
+    batches = search_batches(data, settings.batch_size, config.seed, augmentation, first, remaining, balanced)
     with EpochLines("search", last, done, steps) as lines:
         model.fit(
-            search_batches(data, settings.batch_size, config.seed, augmentation, first, remaining, balanced),
+            distribution.share(batches),
             epochs=last,
             initial_epoch=done,
             steps_per_epoch=steps,
             shuffle=False,  # the batches are shuffled already
             verbose=0,
             callbacks=[
+                AlignReplicas(distribution, model.supernet.non_trainable_variables),
                 *([EndInTime(limit, "search", last, amid=False)] if limit else []),
                 # The limit may have set an earlier one, in the epoch with which the search then ends.
                 StrategyEpochs(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from gdas_tf.data.balance import Balance
+from gdas_tf.distribution import ReplicatedModel, mean_over_replicas, replicas
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import keras
 from gdas_tf.numerics.losses import cross_entropy, hits
@@ -19,7 +20,7 @@ from gdas_tf.supernet.network import Supernet
 Unsampled = Literal["frozen", "decayed"]
 
 
-class SearchModel(keras.Model):
+class SearchModel(ReplicatedModel):
     """A supernet that a strategy searches, trained by `fit`.
 
     One step takes a pair of batches `((x_T, y_T), (x_V, y_V))`, images float32 [B, H, W, C] in [0, 1] and
@@ -139,7 +140,8 @@ class SearchModel(keras.Model):
             outputs = self.supernet(images, *paths, update="weights")
             loss = cross_entropy(labels, outputs, self.balance.of_batches)
             scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        found = tape.gradient(scaled, [variable.value for variable in variables])
+        gradients = mean_over_replicas(found)
         if self.unsampled == "frozen":
             self.optimizer.apply(gradients, variables, masks=self.supernet.weight_masks(*paths))
         else:
@@ -155,5 +157,8 @@ class SearchModel(keras.Model):
             return tf.convert_to_tensor(self.step.value)
 
     def _record(self, values: dict[str, tf.Tensor]) -> None:
+        if replicas() > 1:
+            means = mean_over_replicas([tf.reduce_mean(value) for value in values.values()])
+            values = dict(zip(values, means, strict=True))
         for name, value in values.items():
             self._means[name].update_state(value)

@@ -403,12 +403,12 @@ def test_masked_loss_scale_is_keras_own() -> None:
 
 
 @pytest.mark.parametrize("make", [SGD, FlatSGD, lambda: MaskedLossScale(SGD())], ids=["sgd", "flat", "scale"])
-def test_several_replicas_are_refused(make) -> None:
+def test_replicas_that_share_variables_are_refused(make) -> None:
     variable, optimizer = keras.Variable([1.0]), make()
     optimizer.build([variable])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(tf.distribute.get_strategy()), "num_replicas_in_sync", 2)
-        with pytest.raises(UsageError, match="found 2 replicas; it updates the weights of one device"):
+        with pytest.raises(UsageError, match="found 2 replicas that share variables"):
             optimizer.apply([tf.constant([1.0])], [variable])
 
 
