@@ -153,8 +153,8 @@ def main() -> None:
             f"{stage}: {results[-1]['images']:,} images as {results[-1]['on_disk']}; "
             f"loaded in {results[-1]['loading']['seconds']:.0f} s; "
             f"a batch in {1000 * seconds['median']:.0f} ms (median of {results[-1]['steps'] - 1}); beyond "
-            f"TensorFlow's start {beyond['loading']:.2f} GiB while loading, {beyond['streaming']:.2f} GiB while "
-            "streaming",
+            f"TensorFlow's start {beyond['loading']:.2f} GiB while loading, {beyond['streaming']:.2f} GiB "
+            "while streaming",
             flush=True,
         )
         Path(options.json).write_text(json.dumps(results, indent=1))

@@ -87,8 +87,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "retrain.clip_norm": 0.0,
         "retrain.drop_path": 0.0,
     },
-    # The retraining of both papers on ImageNet (docs/scale.md): the constants of DARTS' code for it. C = 50 is
-    # what the authors of GDAS gave GDAS_V1 (52 GDAS_F1); DARTS' paper has 48.
+    # The retraining of both papers on ImageNet (docs/scale.md): the constants of DARTS' code for it. The C of
+    # 50 is what the authors of GDAS gave GDAS_V1 (52 GDAS_F1); DARTS' paper has 48.
     "imagenet": {
         "data.image_size": 224,
         "data.crop": "resized",
@@ -108,3 +108,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "retrain.cutout": 0,
     },
 }
+
+AT_ANY_SIZE = tuple(name for name, changes in PRESETS.items() if "data.image_size" not in changes)
+"""The presets that take images in the size that they have."""
