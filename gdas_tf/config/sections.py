@@ -107,7 +107,7 @@ class DataConfig(Section):
     ] = Field(
         (),
         description="strengths of random changes of brightness, contrast and saturation, and perhaps of "
-        "the hue, as 0.4,0.4,0.4,0.2; not set: none",
+        "the hue, as 0.4,0.4,0.4,0.2; 0,0,0 turns them off",
     )
     flip: bool = Field(
         True, description="random horizontal flip (off for digits and text, where left is not right)"

@@ -93,7 +93,7 @@ class Augmentation:
 
         if self.crop == "resized":
             images = resized_crop(images, fold(1))
-        if self.colour_jitter:
+        if any(self.colour_jitter):
             images = colour_jitter(images, self.colour_jitter, fold(2))
         return self._moved(images, seed)
 

@@ -76,10 +76,10 @@ def check_colour_jitter(strengths: tuple[float, ...], channels: int) -> None:
     Raises:
         UsageError: there are not three channels.
     """
-    if strengths and channels != 3:
+    if any(strengths) and channels != 3:
         raise UsageError(
             f"colour jitter: found images of {channels} channel{'s'[: channels != 1]}; it needs three, red, "
-            "green and blue"
+            "green and blue; 0,0,0 turns it off"
         )
 
 

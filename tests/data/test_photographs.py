@@ -91,3 +91,4 @@ def test_photographs_depend_on_the_seed_alone_and_stay_in_range() -> None:
 def test_colours_need_three_channels() -> None:
     with pytest.raises(UsageError, match="images of 1 channel; it needs three"):
         Augmentation(colour_jitter=(0.4, 0.4, 0.4)).check((32, 32, 1))
+    Augmentation(colour_jitter=(0, 0, 0)).check((32, 32, 1))
