@@ -67,6 +67,7 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str] | None]:
     name, accuracy, images = pipeline.lowest_class(result)
     rows: list[tuple[str, str] | None] = [
         ("test accuracy", f"{result['accuracy']:.2%} of {result['images']} images"),
+        *([("top-5 accuracy", f"{result['top5_accuracy']:.2%}")] if "top5_accuracy" in result else []),
         ("balanced accuracy", f"{result['balanced_accuracy']:.2%}, mean of the classes"),
         ("lowest class", f"{name}, {accuracy:.2%} of {images}"),
     ]

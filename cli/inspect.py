@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gdas_tf.cli import options
 from gdas_tf.cli.console import columns, print_result, progress_on_stderr, say, table
 from gdas_tf.cli.wording import in_flags
-from gdas_tf.config.presets import PRESETS
+from gdas_tf.config.presets import AT_ANY_SIZE, PRESETS
 from gdas_tf.errors import UsageError
 from gdas_tf.notes import duration
 
@@ -41,7 +41,10 @@ def add_parser(subparsers: Any) -> None:
     parser = options.add_command(subparsers, "inspect", "NAME|FOLDER|FILE.npz", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("data", nargs="?", metavar="NAME|FOLDER|FILE.npz", help="the data set")
     parser.add_argument(
-        "--presets", metavar="NAMES|none", default=",".join(PRESETS), help="presets to time [all of them]"
+        "--presets",
+        metavar="NAMES|none",
+        default=",".join(AT_ANY_SIZE),
+        help="presets to time [all that take images in their own size]",
     )
     parser.add_argument("--picture", metavar="FILE", help="draw the classes to this file, .png or .svg")
     options.add_fields(parser.add_argument_group("data"), _FIELDS)

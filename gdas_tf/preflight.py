@@ -162,7 +162,8 @@ def check_augmentation(config: Config, image_shape: tuple[int, int, int], stage:
     """
     field = f"{stage}.cutout"
     changes = {
-        "data.padding": Augmentation(padding=config.data.padding),
+        "data.padding": Augmentation(padding=config.data.padding, crop=config.data.crop),
+        "data.colour_jitter": Augmentation(colour_jitter=config.data.colour_jitter),
         field: Augmentation(cutout=config.get(field), mean=(0.0,) * image_shape[2]),
     }
     for field, augmentation in changes.items():

@@ -87,4 +87,27 @@ PRESETS: dict[str, dict[str, Any]] = {
         "retrain.clip_norm": 0.0,
         "retrain.drop_path": 0.0,
     },
+    # The retraining of both papers on ImageNet (docs/scale.md): the constants of DARTS' code for it. The C of
+    # 50 is what the authors of GDAS gave GDAS_V1 (52 GDAS_F1); DARTS' paper has 48.
+    "imagenet": {
+        "data.image_size": 224,
+        "data.crop": "resized",
+        "data.colour_jitter": (0.4, 0.4, 0.4, 0.2),
+        "retrain.epochs": 250,
+        "retrain.batch_size": 128,
+        "retrain.channels": 50,
+        "retrain.cells": 4,
+        "retrain.label_smoothing": 0.1,
+        "retrain.learning_rate": 0.1,
+        "retrain.schedule": "exponential",
+        "retrain.learning_rate_factor": 0.97,
+        "retrain.nesterov": False,
+        "retrain.weight_decay": 3e-5,
+        "retrain.auxiliary_weight": 0.4,
+        "retrain.drop_path": 0.0,
+        "retrain.cutout": 0,
+    },
 }
+
+AT_ANY_SIZE = tuple(name for name, changes in PRESETS.items() if "data.image_size" not in changes)
+"""The presets that take images in the size that they have."""

@@ -29,7 +29,7 @@ from gdas_tf.config.fields import (
 )
 from gdas_tf.errors import UsageError
 from gdas_tf.spaces.base import RULES, SearchSpace
-from gdas_tf.spaces.macro import MACROS
+from gdas_tf.spaces.macro import MACROS, STEMS
 from gdas_tf.spaces.macro import SYNONYMS as MACRO_SYNONYMS
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -42,6 +42,11 @@ Macro = Annotated[
         description="stacking of cells: N normal cells in every block, or N - 1 in the later two as "
         "AutoDL-Projects has",
     ),
+]
+
+Stem = Annotated[
+    Literal[STEMS],
+    Field(description="first layers; auto takes imagenet, which reduces images by 8, over 64 pixels"),
 ]
 
 StopAfter = Annotated[Annotated[Whole, Field(ge=1)] | None, IfAny, Free()]
@@ -90,11 +95,35 @@ class DataConfig(Section):
         "its class, or batches draw every class equally often",
     )
     padding: Whole = Field(
-        4, ge=0, le=64, description="random crop: pixels of black padding on each side; 0 turns cropping off"
+        4, ge=0, le=64, description="padded crop: pixels of black padding on each side; 0 turns it off"
+    )
+    crop: Literal["padded", "resized"] = Field(
+        "padded",
+        description="random crop: of the padded image, or a part of the image, from 0.08 of its area to all "
+        "of it, enlarged (for photographs)",
+    )
+    colour_jitter: Annotated[
+        tuple[Annotated[Number, Field(ge=0, le=1)], ...], Items, Metavar("B,C,S[,H]")
+    ] = Field(
+        (),
+        description="strengths of random changes of brightness, contrast and saturation, and perhaps of "
+        "the hue, as 0.4,0.4,0.4,0.2; 0,0,0 turns them off",
     )
     flip: bool = Field(
         True, description="random horizontal flip (off for digits and text, where left is not right)"
     )
+
+    @field_validator("colour_jitter")
+    @classmethod
+    def _check_colour_jitter(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) not in (0, 3, 4):
+            raise UsageError(
+                f"found {len(value)} number{'s'[: len(value) != 1]}; accepted are three, of brightness, "
+                "contrast and saturation, or four, of the hue too"
+            )
+        if len(value) == 4 and value[3] > 0.5:
+            raise UsageError(f"found {value[3]:g} for the hue; it must be at most 0.5, half of the circle")
+        return value
 
 
 class SearchConfig(Section):
@@ -137,6 +166,7 @@ class SearchConfig(Section):
         "gdas", description="operations to choose from: gdas, gdas-4, gdas-12, or a comma list of names"
     )
     macro: Macro = "paper"
+    stem: Annotated[Stem, Before("cifar")] = "auto"
     reduction: Literal["searched", "fixed"] = Field(
         "searched", description="reduction cell: searched for, or the fixed one (FRC)"
     )
@@ -257,8 +287,13 @@ class RetrainConfig(Section):
     macro: Macro = "paper"
     learning_rate: Number = Field(0.025, gt=0, description="learning rate in the first epoch")
     learning_rate_end: Number = Field(0.0, ge=0, description="learning rate at the end (cosine)")
-    schedule: Literal["step", "epoch"] = Field(
-        "step", description="the learning rate falls with each step, or with each epoch"
+    schedule: Literal["step", "epoch", "exponential"] = Field(
+        "step",
+        description="the learning rate falls as a cosine with each step or with each epoch, or by "
+        "a factor after each epoch",
+    )
+    learning_rate_factor: Number = Field(
+        0.97, gt=0, le=1, description="that factor, of the exponential schedule"
     )
     momentum: Number = Field(0.9, ge=0, lt=1, description="momentum")
     nesterov: bool = Field(True, description="Nesterov's momentum, in place of the plain one")
@@ -271,9 +306,7 @@ class RetrainConfig(Section):
     cutout: Whole = Field(
         16, ge=0, description="side of the square that CutOut blanks, in pixels; 0 turns it off"
     )
-    stem: Literal["auto", "cifar", "imagenet"] = Field(
-        "auto", description="first layers; auto takes imagenet over 64 pixels"
-    )
+    stem: Stem = "auto"
     head_norm: Annotated[bool, Before(True)] = Field(
         False, description="batch norm and ReLU before the global pooling (the papers have none)"
     )

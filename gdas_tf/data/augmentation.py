@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from gdas_tf.data.photographs import check_colour_jitter, colour_jitter, resized_crop
 from gdas_tf.errors import UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+Crop = Literal["padded", "resized"]
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crop, random horizontal flip and CutOut of a batch of images.
+    """Random crop, random colours, random horizontal flip and CutOut of a batch of images.
 
-    The crop moves the image by up to `padding` pixels each way, and what comes in from outside is black
-    (Krizhevsky, 2009). CutOut (DeVries and Taylor, arXiv 1708.04552) fills a square, whose centre lies
-    anywhere in the image, with the mean of the data, which is zero after normalisation; at the border the
-    square is cut off.
+    The padded crop moves the image by up to `padding` pixels each way, and what comes in from outside is
+    black (Krizhevsky, 2009). The resized crop enlarges a part of the image; it and the random colours stand
+    in `gdas_tf.data.photographs`. CutOut (DeVries and Taylor, arXiv 1708.04552) fills a square, whose centre
+    lies anywhere in the image, with the mean of the data, which is zero after normalisation; at the border
+    the square is cut off.
 
-    Each new pixel is a copy: of an old pixel, of the mean, or of black. So all three changes are one gather
-    from a table of the batch's pixels and two more rows, the mean and black. On a CPU that takes half the
-    time of padding, gathering and masking one after the other.
+    Each new pixel of padded crop, flip and CutOut is a copy: of an old pixel, of the mean, or of black. So
+    all three changes are one gather from a table of the batch's pixels and two more rows, the mean and black.
+    On a CPU that takes half the time of padding, gathering and masking one after the other.
 
     Args:
-        padding: pixels of black padding on each side of the image; 0 turns cropping off.
+        padding: pixels of black padding on each side of the image, of the padded crop; 0 turns it off.
         flip: whether to mirror half of the images.
         cutout: side of CutOut's square in pixels; 0 turns it off.
         mean: mean of the training images per channel, in [0, 1]; needed by CutOut only.
+        crop: "padded" or "resized".
+        colour_jitter: strengths of the random changes of brightness, contrast and saturation, and perhaps of
+            the hue; empty for none.
 
     Example:
         >>> augment = Augmentation(padding=4, flip=True, cutout=16, mean=data.mean)
@@ -39,15 +46,20 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0
     mean: tuple[float, ...] = ()
+    crop: Crop = "padded"
+    colour_jitter: tuple[float, ...] = ()
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """Makes sure that images of a shape (height, width, channels) can be augmented.
 
         Raises:
-            UsageError: the padding or CutOut's square is as big as the image, or the mean is missing.
+            UsageError: the padding or CutOut's square is as big as the image, the mean is missing, or random
+                colours are asked of images that have none.
         """
         height, width, channels = image_shape
-        for name, size in (("padding", self.padding), ("cutout", self.cutout)):
+        check_colour_jitter(self.colour_jitter, channels)
+        padding = self.padding if self.crop == "padded" else 0
+        for name, size in (("padding", padding), ("cutout", self.cutout)):
             if not 0 <= size < min(height, width):
                 raise UsageError(
                     f"{name}: found {size} pixels for images {height}x{width}; it must be from 0 to "
@@ -73,25 +85,40 @@ class Augmentation:
         """
         import tensorflow as tf
 
-        images = tf.convert_to_tensor(images)
-        if not (self.padding or self.flip or self.cutout):
-            return to_float(images)
+        images = to_float(tf.convert_to_tensor(images))
+        self.check(tuple(images.shape[1:]))
+
+        def fold(number: int) -> tf.Tensor:
+            return tf.random.experimental.stateless_fold_in(seed, tf.constant(number, tf.int64))
+
+        if self.crop == "resized":
+            images = resized_crop(images, fold(1))
+        if any(self.colour_jitter):
+            images = colour_jitter(images, self.colour_jitter, fold(2))
+        return self._moved(images, seed)
+
+    def _moved(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Padded crop, flip and CutOut."""
+        import tensorflow as tf
+
+        padding = self.padding if self.crop == "padded" else 0
+        if not (padding or self.flip or self.cutout):
+            return images
         batch, height, width, channels = images.shape
-        self.check((height, width, channels))
         # One draw for all: vertical and horizontal shift, flip, vertical and horizontal centre of the square.
         draws = tf.random.stateless_uniform([5, batch], seed)
 
         # [B, H] and [B, W]: the row and column that each row and column is taken from.
-        rows = tf.range(height)[None] + self._shift(draws[0])
+        rows = tf.range(height)[None] + self._shift(draws[0], padding)
         columns = tf.range(width)[None]
         if self.flip:
             columns = tf.where(draws[2][:, None] < 0.5, width - 1 - columns, columns)
-        columns += self._shift(draws[1])
+        columns += self._shift(draws[1], padding)
 
         mean, black, first = 0, 1, 2  # rows of the table
         source = (tf.range(batch)[:, None, None] * height + rows[:, :, None]) * width + columns[:, None]
         source += first
-        if self.padding:
+        if padding:
             inside_row = (rows >= 0) & (rows < height)
             inside_column = (columns >= 0) & (columns < width)
             source = tf.where(inside_row[:, :, None] & inside_column[:, None], source, black)
@@ -99,13 +126,14 @@ class Augmentation:
             cut = self._cut(draws[3], height)[:, :, None] & self._cut(draws[4], width)[:, None]
             source = tf.where(cut, mean, source)
 
-        pixels = tf.reshape(to_float(images), [-1, channels])
+        pixels = tf.reshape(images, [-1, channels])
         filling = tf.constant([self.mean or (0.0,) * channels, (0.0,) * channels])
         return tf.gather(tf.concat([filling, pixels], 0), source)
 
-    def _shift(self, draw: tf.Tensor) -> tf.Tensor:
+    @staticmethod
+    def _shift(draw: tf.Tensor, padding: int) -> tf.Tensor:
         """Returns int32 [B, 1] in -padding … padding."""
-        return _whole(draw, 2 * self.padding + 1)[:, None] - self.padding
+        return _whole(draw, 2 * padding + 1)[:, None] - padding
 
     def _cut(self, draw: tf.Tensor, size: int) -> tf.Tensor:
         """Returns bool [B, size]: which rows, or columns, the square covers."""

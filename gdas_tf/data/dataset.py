@@ -25,6 +25,7 @@ from gdas_tf.data.seeds import generator, key
 from gdas_tf.data.sources.opening import open_source
 from gdas_tf.data.split import Split
 from gdas_tf.data.store import read_source
+from gdas_tf.data.stored_images import StoredImages, chunks
 from gdas_tf.data.wording import by
 from gdas_tf.errors import UsageError
 
@@ -390,15 +391,14 @@ def _shuffled_order(
     return lambda epoch: tf.random.experimental.stateless_shuffle(chosen, [order_key, epoch])
 
 
-def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(images: np.ndarray | StoredImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation per channel of images in [0, 1].
 
     They come from counts of the 256 pixel values, and so are exact and the same on every machine.
     """
     channels = images.shape[3]
     counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(images), 1024):
-        chunk = images[start : start + 1024]
+    for chunk in chunks(images):
         for channel in range(channels):
             counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
     values = np.arange(256) / 255

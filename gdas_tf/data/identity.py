@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gdas_tf.data.stored_images import StoredImages, chunks
 from gdas_tf.data.wording import by, listing
 from gdas_tf.errors import UsageError
 
 if TYPE_CHECKING:
     from gdas_tf.data.dataset import DataSet
 
-_CHUNK = 1024
 _HASH_BYTES = 8
 _LARGEST_SIZE = 1024  # that data.image_size takes
 
@@ -150,10 +150,8 @@ def image_hashes(images: np.ndarray) -> np.ndarray:
         uint64 [n].
     """
     digests = []
-    for start in range(0, len(images), _CHUNK):  # few at a time: they may lie on a disk
-        rows = np.ascontiguousarray(images[start : start + _CHUNK]).reshape(
-            -1, int(np.prod(images.shape[1:]))
-        )
+    for chunk in chunks(images):
+        rows = np.ascontiguousarray(chunk).reshape(len(chunk), -1)
         digests += [hashlib.sha256(row).digest()[:_HASH_BYTES] for row in rows]
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
@@ -294,7 +292,9 @@ def untrained_part(record: DataRecord, data: DataSet) -> DataSet:
     train = data.train
     if data.draw:
         test = test.joined(data.train.take(~trained_on))
-        if trained_on.any() and not isinstance(train.images, np.memmap):  # not into memory if they exceed it
+        if trained_on.any() and not isinstance(
+            train.images, StoredImages
+        ):  # not into memory if they exceed it
             train = train.take(trained_on)
     if not len(test):
         raise UsageError(f"data {data.name}: the network was trained on all of its images; none can test it")

@@ -1,8 +1,7 @@
-"""Labelled images: in memory, or mapped from a file on the disk."""
+"""Labelled images: in memory, or in a file on the disk."""
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gdas_tf.data.identity import image_hashes
+from gdas_tf.data.stored_images import StoredImages
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,22 +21,19 @@ class Split:
     """Labelled images.
 
     Args:
-        images: uint8 [n, H, W, C]; a NumPy array, or a read-only `np.memmap` if they exceed memory.
+        images: uint8 [n, H, W, C]; a NumPy array, or `StoredImages` if they exceed memory.
         labels: int32 [n].
     """
 
-    images: np.ndarray
+    images: np.ndarray | StoredImages
     labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process gets the images themselves, or the file on the disk that they are mapped from."""
-        images: Any = self.images
-        if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
-            images = (images.filename, images.dtype.str, images.offset, images.shape)
-        return _split, (images, self.labels)
+        """Another process gets the images themselves, or the name of the file that they lie in."""
+        return Split, (self.images, self.labels)
 
     @cached_property
     def hashes(self) -> np.ndarray:
@@ -62,7 +59,7 @@ class Split:
         shape = self.images.shape[1:]
         with tf.device("CPU:0"):  # the whole set stays in host memory; only batches travel to a GPU
             labels = tf.constant(self.labels)
-            if not isinstance(self.images, np.memmap):
+            if not isinstance(self.images, StoredImages):
                 images = tf.constant(self.images)
                 return lambda positions: (tf.gather(images, positions), tf.gather(labels, positions))
 
@@ -71,11 +68,3 @@ class Split:
             return tf.ensure_shape(batch, (*positions.shape, *shape)), tf.gather(labels, positions)
 
         return from_disk
-
-
-def _split(images: Any, labels: np.ndarray) -> Split:
-    """A split of what `Split.__reduce__` gave."""
-    if isinstance(images, tuple):
-        filename, dtype, offset, shape = images
-        images = np.memmap(filename, dtype, "r", offset, shape)
-    return Split(images, labels)

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gdas_tf.data.sources.base import Part, Source
+from gdas_tf.data.stored_images import StoredImages
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import atomic_path, writing
 from gdas_tf.user_files import user_path
@@ -25,7 +26,7 @@ MEMORY_LIMIT = 4 * 2**30
 _VERSION = 1  # of the decoding; another number makes older caches invisible
 _MARGIN = 2**28  # bytes that a full cache must leave free on the disk
 
-Arrays = tuple[np.ndarray, np.ndarray]
+Arrays = tuple[np.ndarray | StoredImages, np.ndarray]
 """Images uint8 [n, H, W, C] and labels int32 [n]."""
 
 
@@ -40,8 +41,8 @@ def read_source(
         cache_dir: folder of the cache; None for `default_cache_dir()`.
 
     Returns:
-        Training and test images. The images are a NumPy array, or a read-only `np.memmap` of the cache if
-        they need more than `MEMORY_LIMIT`.
+        Training and test images. The images are a NumPy array, or `StoredImages` of the cache if they need
+        more than `MEMORY_LIMIT`.
 
     Raises:
         UsageError: the images are damaged.
@@ -156,7 +157,7 @@ def _from_cache(
                 shutil.rmtree(leftover, ignore_errors=True)
             _write_cache(source, held_out, counts, size, folder)
     return tuple(
-        (np.load(folder / f"{part}_images.npy", mmap_mode="r"), np.load(folder / f"{part}_labels.npy"))
+        (StoredImages(folder / f"{part}_images.npy"), np.load(folder / f"{part}_labels.npy"))
         for part in ("train", "test")
     )
 

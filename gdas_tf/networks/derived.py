@@ -24,10 +24,10 @@ from gdas_tf.keras_backend import check_settings, keras
 from gdas_tf.networks.builder import Builder, droppable_paths
 from gdas_tf.spaces.base import SPACES, SearchSpace
 from gdas_tf.spaces.genotype import Genotype
+from gdas_tf.spaces.macro import stem_of
 
 layers = keras.layers
 
-STEMS = ("auto", "cifar", "imagenet")
 INITIALIZERS = ("torch", "he")
 SMALLEST_IMAGE = 8
 
@@ -98,7 +98,8 @@ def build_network(
         3368782
     """
     check_settings()
-    _check(image_shape, classes, channels, stem, initializer)
+    _check(image_shape, classes, channels, initializer)
+    wide = stem_of(stem, *image_shape[:2]) == "imagenet"
     space = space_of(genotype) if space is None else space
     _check_space(genotype, space)
     plan = space.stack(channels, cells, macro)
@@ -110,7 +111,6 @@ def build_network(
         builder.draw_factors(image, list(droppable_paths(genotype, plan, space)), drop_path)
 
     x = builder.standardize(image, mean, std)
-    wide = stem == "imagenet" or (stem == "auto" and image_shape[0] * image_shape[1] > 64 * 64)
     stem_layers = builder.imagenet_stem if wide else builder.cifar_stem
     before, last = stem_layers(x, channels if wide else space.stem * channels)
     outputs = {}
@@ -158,7 +158,7 @@ def _check_space(genotype: Genotype, space: SearchSpace) -> None:
         )
 
 
-def _check(image_shape: Sequence[int], classes: int, channels: int, stem: str, initializer: str) -> None:
+def _check(image_shape: Sequence[int], classes: int, channels: int, initializer: str) -> None:
     if len(image_shape) != 3 or min(image_shape[:2]) < SMALLEST_IMAGE or image_shape[2] < 1:
         raise UsageError(
             f"image shape: found {tuple(image_shape)}; it must be (height, width, channels) "
@@ -167,6 +167,5 @@ def _check(image_shape: Sequence[int], classes: int, channels: int, stem: str, i
     for value, what in ((classes, "classes"), (channels, "channels")):
         if value < 2:
             raise UsageError(f"{what}: found {value}; at least 2 are needed")
-    for value, what, accepted in ((stem, "stem", STEMS), (initializer, "initializer", INITIALIZERS)):
-        if value not in accepted:
-            raise UsageError(f"{what}: found {value!r}; accepted: {', '.join(accepted)}")
+    if initializer not in INITIALIZERS:
+        raise UsageError(f"initializer: found {initializer!r}; accepted: {', '.join(INITIALIZERS)}")

@@ -29,6 +29,19 @@ def cosine_schedule(
     return kind(start, decay_steps=epochs * steps_per_epoch, alpha=end / start, **options)
 
 
+def exponential_schedule(
+    start: float, factor: float, steps_per_epoch: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate that is multiplied by `factor` after each epoch, as in the recipes for ImageNet.
+
+    Args:
+        start: In the first epoch.
+        factor: Above 0, at most 1; 0.97 in the papers of DARTS and GDAS.
+        steps_per_epoch: Steps of an epoch.
+    """
+    return keras.optimizers.schedules.ExponentialDecay(start, steps_per_epoch, factor, staircase=True)
+
+
 @keras.saving.register_keras_serializable("gdas_tf")
 class CosineDecayByEpoch(keras.optimizers.schedules.CosineDecay):
     """Keras' CosineDecay that only changes at the begin of an epoch.

@@ -82,7 +82,8 @@ class SearchSpace:
             macro, and returns the cells of a network, as `gdas_tf.spaces.macro.stack`.
         between: what stands between two blocks where no reduction cell is searched: "frc", the fixed
             reduction cell of Dong & Yang (CVPR 2019), or "residual", the residual block of NAS-Bench-201.
-        stem: channels of the first convolution, in multiples of those of the first block.
+        stem: channels of the first convolution, in multiples of those of the first block; the stem for images
+            over 64x64 pixels always has as many as the first block.
         preprocess: whether a cell takes each of its inputs through ReLU, 1x1 convolution and batch norm.
             Without, its input is the output of the cell before as it is; this needs one input, a stem of 1,
             the output "last", no reduction cell, and residual blocks.

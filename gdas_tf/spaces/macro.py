@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from gdas_tf.errors import UsageError
 
 MACROS = ("paper", "autodl")
 SYNONYMS = {"official": "autodl"}
 """Names that run directories from before may hold: "official" was mistaken for the code of the paper."""
+
+STEMS = ("auto", "cifar", "imagenet")
+"""What may be said of the first layers; "auto" goes by the size of the images (`stem_of`)."""
+
+Stem = Literal["cifar", "imagenet"]
+
+_LARGEST_OF_CIFAR = 64 * 64
+"""Pixels of the largest images that "auto" does not reduce before the first cell."""
 
 
 class CellPlan(NamedTuple):
@@ -45,3 +53,20 @@ def stack(channels: int, cells: int, macro: str = "paper") -> list[CellPlan]:
         plan += [(factor * channels, True)] + [(factor * channels, False)] * later
     before = [False] + [reduction for _, reduction in plan]
     return [CellPlan(*cell, after) for cell, after in zip(plan, before, strict=False)]
+
+
+def stem_of(stem: str, height: int, width: int) -> Stem:
+    """The first layers of a network, of the supernet as of derived ones.
+
+    Args:
+        stem: one of `STEMS`; "auto" takes "imagenet" for images of more pixels than 64x64.
+        height, width: of the images, in pixels.
+
+    Raises:
+        UsageError: another stem.
+    """
+    if stem not in STEMS:
+        raise UsageError(f"stem: found {stem!r}; accepted: {', '.join(STEMS)}")
+    if stem == "auto":
+        return "imagenet" if height * width > _LARGEST_OF_CIFAR else "cifar"
+    return stem

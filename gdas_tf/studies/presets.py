@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gdas_tf.config.config import Config
-from gdas_tf.config.presets import PRESETS
+from gdas_tf.config.presets import AT_ANY_SIZE, PRESETS
 from gdas_tf.data.store import MEMORY_LIMIT
 from gdas_tf.errors import UsageError
 from gdas_tf.preflight import check_augmentation
@@ -49,7 +49,7 @@ def estimate(
     image_shape: tuple[int, int, int],
     classes: int,
     training_images: int,
-    presets: Sequence[str] = tuple(PRESETS),
+    presets: Sequence[str] = AT_ANY_SIZE,
     told: Callable[[Estimate], None] = lambda estimate: None,
 ) -> list[Estimate]:
     """Times some steps of the search and of the retraining of presets, each in a process of its own.
@@ -94,6 +94,8 @@ def _estimate(
     changes = {name: value for name, value in PRESETS[preset].items() if name != "data.name"}
     try:
         config = Config.preset("paper").override(changes)
+        if (size := config.data.image_size) is not None:  # such a preset brings images to its own size
+            image_shape = (*((size, size) if isinstance(size, int) else size), image_shape[2])
         for stage in ("search", "retrain"):
             check_augmentation(config, image_shape, stage)
         few = _STEPS * max(2 * config.search.batch_size, config.retrain.batch_size)

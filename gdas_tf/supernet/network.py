@@ -11,14 +11,15 @@ import tensorflow as tf
 
 from gdas_tf.errors import UsageError
 from gdas_tf.keras_backend import check_settings, keras
-from gdas_tf.numerics.primitives import convolution, relu
+from gdas_tf.numerics.primitives import relu
 from gdas_tf.operations.base import Shape, Update
-from gdas_tf.operations.initializers import FanInUniform
 from gdas_tf.spaces.base import SearchSpace
+from gdas_tf.spaces.macro import Stem
 from gdas_tf.supernet.cells import SearchedCell
 from gdas_tf.supernet.layers import BatchNorm, SupernetLayer
 from gdas_tf.supernet.paths import Choice, Mixture, Paths, Sampled
 from gdas_tf.supernet.reduction import FixedReductionCell, ResidualBlock
+from gdas_tf.supernet.stems import make_stem
 
 
 def _each(given: Paths | Sequence[Paths] | None, make: Callable[[Paths], Any] = lambda p: p) -> Iterator[Any]:
@@ -40,9 +41,9 @@ def _as_it_is(x: tf.Tensor) -> tf.Tensor:
 class Supernet(SupernetLayer):
     """Images to logits through a stem, searched cells and a classifier (CVPR 2019, section 3.1).
 
-    3x3 convolution to `space.stem` times C channels (3C) and batch norm; the cells of `space.stack`; batch
-    norm, ReLU, global average pooling and a dense layer. All normal cells run one sample of the architecture
-    and all reduction cells another, or every cell runs one of its own.
+    3x3 convolution to `space.stem` times C channels (3C) and batch norm, or the stem for large images; the
+    cells of `space.stack`; batch norm, ReLU, global average pooling and a dense layer. All normal cells run
+    one sample of the architecture and all reduction cells another, or every cell runs one of its own.
 
     Args:
         space: What the cells look like and how they are stacked.
@@ -57,6 +58,9 @@ class Supernet(SupernetLayer):
         jit_compile: Compile each candidate operation with XLA.
         pool_norm: Whether the pooling candidates have a batch norm without scale and offset after them, as in
             DARTS and the authors' code of 2019; the paper, the seed study and AutoDL-2020 have none.
+        stem: "cifar", or "imagenet", which reduces the image by 8 before the first cell, as that of derived
+            networks does (`gdas_tf.supernet.stems`); `gdas_tf.spaces.macro.stem_of` says which one images
+            take.
 
     Input: float32 [B, H, W, C] in [0, 1], all known, at least 8x8. Output: float32 [B, classes].
 
@@ -81,6 +85,7 @@ class Supernet(SupernetLayer):
         momentum: float = 0.9,
         jit_compile: bool = False,
         pool_norm: bool = False,
+        stem: Stem = "cifar",
         **kwargs: Any,
     ) -> None:
         check_settings()
@@ -92,11 +97,12 @@ class Supernet(SupernetLayer):
         self.jit_compile, self.pool_norm = jit_compile, pool_norm
         self.fixed_reduction = fixed_reduction or not space.reduction
         self.mean, self.variance = mean, variance
-        self.stem_filters = space.stem * channels
-        self.stem_norm = BatchNorm(affine=True, momentum=momentum, name="stem_norm")
+        self.stem_name = stem
+        self.stem = make_stem(stem, space, channels, momentum)
         self.cells = []
         for i, plan in enumerate(space.stack(channels, cells, macro)):
-            shared = {"reduce_first": plan.after_reduction, "momentum": momentum, "name": f"cell_{i}"}
+            reduce_first = plan.after_reduction or (i == 0 and stem == "imagenet")
+            shared = {"reduce_first": reduce_first, "momentum": momentum, "name": f"cell_{i}"}
             options = {"jit_compile": jit_compile, "pool_norm": pool_norm}
             if plan.reduction and self.fixed_reduction and space.between == "residual":
                 self.cells.append(ResidualBlock(plan.filters, momentum, name=shared["name"]))
@@ -108,19 +114,16 @@ class Supernet(SupernetLayer):
         self.dense = keras.layers.Dense(classes, dtype="float32", name="classifier")
 
     def build(self, input_shape: Shape) -> None:
-        batch, height, width, channels = input_shape
+        batch, height, width, _ = input_shape
         if None in input_shape or min(height, width) < 8:
             raise UsageError(
                 f"images of shape {input_shape} cannot be searched on; batch, height, width and channels "
                 f"must be known, height and width at least 8 pixels"
             )
-        self.stem = self.add_weight(
-            name="stem_kernel", shape=(3, 3, channels, self.stem_filters), initializer=FanInUniform()
-        )
-        shape = (batch, height, width, self.stem_filters)
-        self.stem_norm.build(shape)
+        self.stem.build(input_shape)
         inputs = self.space.inputs
-        shapes = [shape] * inputs
+        outputs = self.stem.compute_output_shape(input_shape)
+        shapes = [outputs[0], outputs[-1]]
         for cell in self.cells:
             with tf.name_scope(cell.name):
                 cell.build(tuple(shapes[-inputs:]))
@@ -148,11 +151,12 @@ class Supernet(SupernetLayer):
         if self.mean is not None:
             x = (x - np.float32(self.mean)) / np.sqrt(np.float32(self.variance))
         x = tf.cast(x, self.compute_dtype)
-        x = self.stem_norm(convolution(x, tf.cast(self.stem.value, x.dtype)), update=update)
         # What two cells read goes through the ReLU before both only once; what a residual block reads, and a
         # cell without preprocessing, goes through none.
         enter = relu if self.space.preprocess else _as_it_is
-        output, states = x, [enter(x)] * self.space.inputs
+        outputs = self.stem(x, update=update)
+        entering = [enter(x) for x in outputs]
+        output, states = outputs[-1], [entering[0], entering[-1]]
         choices = {False: _each(normal, _prepared), True: _each(reduction, _prepared)}
         for cell in self.cells:
             arguments = (next(choices[cell.reduction]),) if isinstance(cell, SearchedCell) else ()
@@ -201,6 +205,7 @@ class Supernet(SupernetLayer):
             "variance": self.variance,
             "jit_compile": self.jit_compile,
             "pool_norm": self.pool_norm,
+            "stem": self.stem_name,
         }
 
     @classmethod

@@ -20,6 +20,7 @@ from gdas_tf.supernet.cells import SearchedCell
 from gdas_tf.supernet.network import Supernet
 from gdas_tf.supernet.paths import Paths, Sampled
 from gdas_tf.supernet.reduction import FixedReductionCell, ResidualBlock
+from gdas_tf.supernet.stems import CifarStem, ImageNetStem
 
 Kernels = Sequence[tf.Tensor]
 
@@ -36,9 +37,8 @@ def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None)
     x = tf.cast(images, tf.float64)
     if net.mean is not None:
         x = (x - net.mean) / tf.sqrt(tf.constant(net.variance, tf.float64))
-    x = _norm(_convolution(x, _wide(net.stem)), net.stem_norm)
     inputs = net.space.inputs
-    states = [x] * inputs
+    states = _stem(net.stem, x)
     samples = {
         kind: itertools.repeat(given) if isinstance(given, Paths) else iter(given or ())
         for kind, given in ((False, normal), (True, reduction))
@@ -60,6 +60,17 @@ def logits(net: Supernet, images: tf.Tensor, normal: Any, reduction: Any = None)
             states.append(_searched(cell, entering, next(samples[cell.reduction])))
     x = tf.reduce_mean(tf.nn.relu(_norm(states[-1], net.head_norm)), [1, 2])
     return x @ _wide(net.dense.kernel) + _wide(net.dense.bias)
+
+
+def _stem(stem: CifarStem | ImageNetStem, x: tf.Tensor) -> list[tf.Tensor]:
+    """Both inputs of the first cell."""
+    kernels = [_wide(kernel) for kernel in stem.kernels]
+    if isinstance(stem, CifarStem):
+        return [_norm(_convolution(x, kernels[0]), stem.norms[0])] * 2
+    half = _norm(_convolution(x, kernels[0], (2, 2)), stem.norms[0])
+    quarter = _norm(_convolution(tf.nn.relu(half), kernels[1], (2, 2)), stem.norms[1])
+    eighth = _norm(_convolution(tf.nn.relu(quarter), kernels[2], (2, 2)), stem.norms[2])
+    return [quarter, eighth]
 
 
 def _searched(cell: SearchedCell, states: list[tf.Tensor], paths: Paths) -> tf.Tensor:

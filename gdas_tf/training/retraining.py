@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
+from gdas_tf.data.augmentation import drop_path_schedule
 from gdas_tf.data.balance import Balance, ClassWeights
 from gdas_tf.data.dataset import eval_batches, steps_per_epoch, train_batches
 from gdas_tf.data.division import validation_part
@@ -23,9 +23,10 @@ from gdas_tf.numerics.losses import MixedLabels, cross_entropy, hits, of_labels
 from gdas_tf.optimizers.average import WeightAverage
 from gdas_tf.optimizers.flat_sgd import FlatSGD
 from gdas_tf.optimizers.loss_scale import loss_scaled
-from gdas_tf.optimizers.schedules import cosine_schedule
+from gdas_tf.optimizers.schedules import cosine_schedule, exponential_schedule
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.runtime import graphs_as_written
+from gdas_tf.training.augmenting import augmentation_of
 from gdas_tf.training.callbacks import AlignReplicas, Checkpoint, Divergence, MetricsLines
 from gdas_tf.training.dividing import check_divided
 from gdas_tf.training.epoch_lines import EpochLines
@@ -143,10 +144,11 @@ def retrain(
 
     SGD with momentum, weight decay and clipping to a global norm
     (`gdas_tf.optimizers.flat_sgd.FlatSGD`); a learning rate that falls as a cosine, step by step or epoch by
-    epoch; an auxiliary head; drop-path whose probability grows linearly, epoch by epoch; random crop, flip
-    and CutOut. On request label smoothing, mixup, an exponential moving average of the weights, which is what
-    is validated and kept, and a validation part that is held out of the training images: its loss chooses the
-    epoch that is kept, or ends the training early. The test images are not looked at.
+    epoch, or by a factor each epoch; an auxiliary head; drop-path whose probability grows linearly, epoch by
+    epoch; random crop, colours, flip and CutOut. On request label smoothing, mixup, an exponential moving
+    average of the weights, which is what is validated and kept, and a validation part that is held out of the
+    training images: its loss chooses the epoch that is kept, or ends the training early. The test images are
+    not looked at.
 
     After each epoch the metrics (`retrain/metrics.jsonl`: epoch, loss, accuracy, val_loss and val_accuracy of
     a validation part, learning_rate, drop_path, seconds) and a checkpoint with all variables are written. A
@@ -202,9 +204,7 @@ def retrain(
     best.begin()
     last = settings.last_epoch
     if done < last and not best.ended:
-        augmentation = Augmentation(
-            padding=config.data.padding, flip=config.data.flip, cutout=settings.cutout, mean=data.mean
-        )
+        augmentation = augmentation_of(config, data, settings.cutout)
         first, remaining = done * steps, (last - done) * steps
         batches = train_batches(
             data.train,
@@ -317,7 +317,8 @@ def evaluate(model: keras.Model, data: DataSet, batch_size: int = 256) -> dict[s
         `images` (their number), `loss` (mean cross entropy in nats), `accuracy`, `balanced_accuracy` (the
         mean of the accuracies of the classes that have test images), `class_accuracy`, the accuracy for each
         class name (None for a class without test images), and `confusion`: how many images of the class of
-        a row were taken for the class of a column, [classes][classes], in the order of the class names.
+        a row were taken for the class of a column, [classes][classes], in the order of the class names. Of
+        more than five classes also `top5_accuracy`: how often the class is among the five most probable ones.
 
     Raises:
         UsageError: the model is for other images or another number of classes.
@@ -341,10 +342,16 @@ def evaluate(model: keras.Model, data: DataSet, batch_size: int = 256) -> dict[s
         "images": len(labels),
         "loss": float(-np.log(likelihood).mean()),
         "accuracy": float((taken_for == labels).mean()),
+        **({"top5_accuracy": _top5_accuracy(labels, probabilities)} if data.classes > 5 else {}),
         "balanced_accuracy": float(np.mean([accuracy for accuracy in of_class if accuracy is not None])),
         "class_accuracy": dict(zip(data.class_names, of_class, strict=True)),
         "confusion": confusion.tolist(),
     }
+
+
+def _top5_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    five = np.argpartition(-probabilities, 4, axis=-1)[:, :5]
+    return float((five == labels[:, None]).any(-1).mean())
 
 
 def balance_of(config: Config, data: DataSet) -> Balance:
@@ -374,6 +381,8 @@ def learning_rate_of(
     settings: RetrainConfig, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     start, end = settings.learning_rate, settings.learning_rate_end
+    if settings.schedule == "exponential":
+        return exponential_schedule(start, settings.learning_rate_factor, steps_per_epoch)
     return cosine_schedule(start, end, settings.epochs, steps_per_epoch, settings.schedule)
 
 

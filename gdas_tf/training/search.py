@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gdas_tf.data.augmentation import Augmentation
 from gdas_tf.data.balance import Balance
 from gdas_tf.data.dataset import eval_batches, search_batches, search_halves, steps_per_epoch
 from gdas_tf.distribution import Distribution
@@ -23,8 +22,10 @@ from gdas_tf.optimizers.torch_sgd import SGD
 from gdas_tf.runs.data_record import record_data
 from gdas_tf.runs.journal import Journal
 from gdas_tf.runs.metrics_log import MetricsLog
+from gdas_tf.spaces.macro import stem_of
 from gdas_tf.strategies.base import STRATEGIES, Batch, Strategy, Task, rounds_of_search
 from gdas_tf.supernet.network import Supernet
+from gdas_tf.training.augmenting import augmentation_of
 from gdas_tf.training.callbacks import (
     AlignReplicas,
     Checkpoint,
@@ -147,9 +148,7 @@ def _train(
     """
     settings, strategy = config.search, model.strategy
     batch_size = min(settings.batch_size, *map(len, halves))
-    augmentation = Augmentation(
-        padding=config.data.padding, flip=config.data.flip, cutout=settings.cutout, mean=data.mean
-    )
+    augmentation = augmentation_of(config, data, settings.cutout)
     last = settings.last_epoch
     first, remaining = done * steps, (last - done) * steps
     balanced = model.balance.sampler
@@ -275,6 +274,7 @@ def build_search_model(config: Config, data: DataSet, strategy: Strategy | None 
         variance=tuple(deviation**2 for deviation in data.std),
         jit_compile=settings.jit_compile,
         pool_norm=settings.pool_norm,
+        stem=stem_of(settings.stem, *data.image_shape[:2]),
         dtype=settings.precision,
         name="supernet",
     )

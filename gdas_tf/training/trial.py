@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from gdas_tf.data.augmentation import Augmentation, drop_path_schedule
+from gdas_tf.data.augmentation import drop_path_schedule
 from gdas_tf.data.balance import Balance, ClassWeights
 from gdas_tf.data.dataset import eval_batches, search_halves, steps_per_epoch, train_batches
 from gdas_tf.keras_backend import keras
 from gdas_tf.networks.derived import count_parameters
 from gdas_tf.numerics.losses import cross_entropy, hits
 from gdas_tf.runtime import graphs_as_written
+from gdas_tf.training.augmenting import augmentation_of
 from gdas_tf.training.retraining import (
     RetrainingModel,
     balance_of,
@@ -121,20 +122,10 @@ class TrialTrainer:
 
     def _training(self, config: Config, balance: Balance) -> tf.data.Dataset:
         """The batches of D_T; all trials of a seed and a batch size go through the same object."""
-        settings, data = config.retrain, config.data
-        key = (
-            config.seed,
-            settings.batch_size,
-            settings.cutout,
-            data.padding,
-            data.flip,
-            settings.mixup,
-            balance.sampler,
-        )
+        settings = config.retrain
+        augmentation = augmentation_of(config, self.data, settings.cutout)
+        key = (config.seed, settings.batch_size, augmentation, settings.mixup, balance.sampler)
         if key not in self._batches:
-            augmentation = Augmentation(
-                padding=data.padding, flip=data.flip, cutout=settings.cutout, mean=self.data.mean
-            )
             self._batches[key] = train_batches(
                 self.data.train,
                 settings.batch_size,

@@ -49,6 +49,9 @@ WITHOUT: dict[str, Any] = {
 """Fields of the retraining that trials have no part in: aids of trainings of hundreds of epochs, and a
 validation part, where D_V is the judge already."""
 
+_LATER = {"learning_rate_factor": 0.97, "crop": "padded", "colour_jitter": []}
+"""Fields that trials had not at first, with the values that say what was done then."""
+
 
 class Outcome(NamedTuple):
     """What became of a trial.
@@ -202,8 +205,12 @@ class Trials:
             {
                 "genotype": cells,
                 "space": recipe.space.to_json(),
-                "retrain": {name: value for name, value in values["retrain"].items() if name not in WITHOUT},
-                "augmentation": {name: values["data"][name] for name in ("padding", "flip")},
+                "retrain": _as_before(
+                    {name: value for name, value in values["retrain"].items() if name not in WITHOUT}
+                ),
+                "augmentation": _as_before(
+                    {name: values["data"][name] for name in ("padding", "flip", "crop", "colour_jitter")}
+                ),
                 # Outcomes of before there was a balance stay those of none.
                 **({"balance": recipe.data.balance} if recipe.data.balance != "none" else {}),
                 "seed": recipe.seed,
@@ -278,17 +285,25 @@ class Trials:
 def trial_config(config: Config, epochs: int) -> Config:
     """The configuration by which a candidate is trained for some epochs."""
     own = _own(config)
+    # A factor after each of a few epochs would leave the learning rate where it began.
+    schedule = "step" if config.retrain.schedule == "exponential" else config.retrain.schedule
     changed = {name: getattr(own, name) for name in OWN}
     return config.override(
         {
             "retrain.epochs": epochs,
             "retrain.drop_path": 0.0,
             "retrain.auxiliary_weight": 0.0,
+            "retrain.schedule": schedule,
             "retrain.jit_compile": False,  # it takes longer than the training
             **{f"retrain.{name}": value for name, value in WITHOUT.items()},
             **{f"retrain.{name}": value for name, value in changed.items() if value is not None},
         }
     )
+
+
+def _as_before(values: dict[str, Any]) -> dict[str, Any]:
+    """Leaves later fields out where they change nothing, so that the outcomes of earlier trials are found."""
+    return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
 
 
 def _own(config: Config) -> TrialFields:

@@ -25,6 +25,7 @@ from gdas_tf.data.dataset import (
 )
 from gdas_tf.data.images import PictureError, open_picture, read_file, read_header, to_array
 from gdas_tf.data.inspection import inspect
+from gdas_tf.data.stored_images import StoredImages
 from gdas_tf.errors import RunError, UsageError
 
 AUGMENTATION = Augmentation(padding=2, flip=True, cutout=3, mean=(0.5,))
@@ -675,7 +676,7 @@ def test_big_sets_are_decoded_once_into_a_cache(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(image_store, "MEMORY_LIMIT", 1000)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = load_dataset(str(root))
-    assert isinstance(data.train.images, np.memmap) and isinstance(data.test.images, np.memmap)
+    assert isinstance(data.train.images, StoredImages) and isinstance(data.test.images, StoredImages)
     for got, wanted in ((data.train, expected.train), (data.test, expected.test)):
         np.testing.assert_array_equal(got.images, wanted.images)
         np.testing.assert_array_equal(got.labels, wanted.labels)

@@ -134,7 +134,7 @@ def test_supernet(size: tuple[int, int], fixed: bool) -> None:
     images = tf.random.stateless_uniform((4, *size, 3), [1, 2])
     outputs = net(images, samples[0], None if fixed else samples[1], update="weights")
 
-    x = batch_norm(Weights.of([net.stem], []).conv(turned(images)))
+    x = batch_norm(Weights.of(net.stem.kernels, []).conv(turned(images)))
     states = [x, x]
     for cell in net.cells:
         inputs = [

@@ -201,7 +201,8 @@ def test_scores_without_images_or_numbers() -> None:
     genotypes = candidates.draw_different(space, np.random.default_rng(0), 2)
     with pytest.raises(UsageError, match="no batch of images of D_V"):
         candidates.score(model, genotypes, list)
-    model.supernet.stem.assign(model.supernet.stem.value * math.nan)
+    stem = model.supernet.stem.kernels[0]
+    stem.assign(stem.value * math.nan)
     losses = candidates.score(model, genotypes, _validation)
     assert losses == [math.inf, math.inf]
     with pytest.raises(DivergedError, match="none of 2 candidates"):

@@ -14,6 +14,7 @@ import pytest
 
 from gdas_tf.config.config import Config
 from gdas_tf.data.dataset import DataSet, Split, search_halves
+from gdas_tf.data.stored_images import StoredImages
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.networks.registry import NETWORKS, Network
 from gdas_tf.runs.run import Run
@@ -261,13 +262,13 @@ def test_some_images_are_drawn_of_each_half() -> None:
 def test_a_split_goes_to_another_process_by_its_file(tmp_path) -> None:
     import pickle
 
-    images = np.memmap(tmp_path / "images", np.uint8, "w+", shape=(500, 8, 8, 3))
-    images[:] = np.random.default_rng(0).integers(0, 255, images.shape)
-    split = Split(np.memmap(tmp_path / "images", np.uint8, "r", shape=images.shape), np.arange(500))
+    images = np.random.default_rng(0).integers(0, 255, (500, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    split = Split(StoredImages(tmp_path / "images.npy"), np.arange(500))
     text = pickle.dumps(split)
     assert len(text) < 10_000
-    assert (pickle.loads(text).images == images).all()
-    part = Split(split.images[100:], split.labels[100:])  # a view has no place of its own in the file
+    assert (pickle.loads(text).images[:] == images).all()
+    part = Split(split.images[100:], split.labels[100:])  # which is in memory
     assert (pickle.loads(pickle.dumps(part)).images == images[100:]).all()
 
 
