@@ -15,7 +15,6 @@ from gdas_tf.config.sections import SECTIONS
 from gdas_tf.errors import UsageError
 from gdas_tf.notes import duration
 from gdas_tf.runs.run import FILES
-from gdas_tf.studies.plan import parse_duration
 
 if TYPE_CHECKING:
     from gdas_tf.spaces.genotype import Genotype
@@ -57,6 +56,8 @@ def add_parser(subparsers: Any) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Runs all stages in order."""
+    from gdas_tf.studies.plan import parse_duration
+
     if options.print_config(args):
         return 0
     started = time.monotonic()

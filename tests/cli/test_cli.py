@@ -35,8 +35,10 @@ SMALLEST = [
 SMALL_CELLS = "normal=skip@0+conv3@1/skip@0+max3@2 reduction=fixed"
 
 CANDIDATES = {"search/candidates.json", "search/candidates.jsonl", "search/trials"}
-ON_REQUEST = {"search/tensorboard", "retrain/tensorboard"}
 """Files that only strategies write which compare candidates."""
+
+ON_REQUEST = {"search/tensorboard", "retrain/tensorboard", "budget.json"}
+"""Files that only an option makes."""
 
 
 @pytest.fixture(scope="session")

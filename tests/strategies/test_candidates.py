@@ -192,7 +192,10 @@ def test_one_graph_for_all_candidates() -> None:
     model = _search(space)
     candidates.score(model, candidates.draw_different(space, np.random.default_rng(0), 3), _validation)
     candidates.score(model, candidates.draw_different(space, np.random.default_rng(1), 2), _validation)
-    assert candidates._loss_function(model.supernet).experimental_get_tracing_count() == 1
+    assert (
+        candidates._loss_function(model.supernet, model.balance.of_images).experimental_get_tracing_count()
+        == 1
+    )
 
 
 def test_scores_without_images_or_numbers() -> None:

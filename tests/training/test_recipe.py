@@ -46,8 +46,9 @@ def plain(
     return keras.Model(image, {"logits": logits, "auxiliary": head})
 
 
-if "plain" not in NETWORKS:
-    NETWORKS.register("plain", Network(plain, takes_genotype=False))
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS._items, "plain", Network(plain, takes_genotype=False))
 
 
 @pytest.fixture(scope="module")
