@@ -11,8 +11,8 @@ from gdas_tf.cli import options
 from gdas_tf.cli.console import columns, print_result, progress_on_stderr, say, table
 from gdas_tf.cli.wording import in_flags
 from gdas_tf.config.presets import AT_ANY_SIZE, PRESETS
+from gdas_tf.durations import duration
 from gdas_tf.errors import UsageError
-from gdas_tf.notes import duration
 
 if TYPE_CHECKING:
     from gdas_tf.data.inspection import Inspection

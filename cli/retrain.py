@@ -9,9 +9,9 @@ from gdas_tf import pipeline
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, say, table
 from gdas_tf.cli.job import new_job, open_job
+from gdas_tf.durations import duration
 from gdas_tf.errors import UsageError
 from gdas_tf.files import is_run_directory
-from gdas_tf.notes import duration
 
 _DESCRIPTION = """\
 Trains the network built of a genotype from scratch, on all training images. The genotype is that of the run

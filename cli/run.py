@@ -12,8 +12,8 @@ from gdas_tf.cli.console import print_result, say, table, warn
 from gdas_tf.cli.job import new_job
 from gdas_tf.cli.lookup import describe
 from gdas_tf.config.sections import SECTIONS
+from gdas_tf.durations import duration, parse_duration
 from gdas_tf.errors import UsageError
-from gdas_tf.notes import duration
 from gdas_tf.runs.run import FILES
 
 if TYPE_CHECKING:
@@ -56,8 +56,6 @@ def add_parser(subparsers: Any) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Runs all stages in order."""
-    from gdas_tf.studies.plan import parse_duration
-
     if options.print_config(args):
         return 0
     started = time.monotonic()

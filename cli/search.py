@@ -9,7 +9,7 @@ from gdas_tf import pipeline
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, say, table, warn
 from gdas_tf.cli.job import new_job
-from gdas_tf.notes import duration
+from gdas_tf.durations import duration
 
 _DESCRIPTION = """\
 Trains the supernet: one half of the training images trains its weights, the other half the logits of the

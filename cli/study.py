@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, progress_on_stderr
 from gdas_tf.config.sections import SECTIONS
+from gdas_tf.durations import parse_duration
 from gdas_tf.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +81,6 @@ def main(args: argparse.Namespace) -> int:
         return 0
     args.go_on_with = shlex.join(["gdas-tf", "study", str(folder), "--resume"])
     from gdas_tf.studies.executors import default_jobs
-    from gdas_tf.studies.plan import parse_duration
     from gdas_tf.studies.runner import run_study
 
     try:

@@ -56,6 +56,32 @@ def writing(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write {path}: {reason}") from error
 
 
+@contextlib.contextmanager
+def locked(folder: Path, taken: str) -> Iterator[None]:
+    """Holds a folder by its file `.lock`; the system frees it when the process ends, however it ends.
+
+    Args:
+        folder: it is there.
+        taken: what to say where another process holds it.
+
+    Raises:
+        UsageError: another process holds it.
+        RunError: the disk is full or read-only.
+    """
+    import filelock
+
+    lock = filelock.FileLock(folder / ".lock")
+    with writing(folder):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise UsageError(taken) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def disk_failed(message: str) -> bool:
     """Whether a message of `writing`, perhaps of another process, says that the disk takes no more."""
     return any(reason in message for reason in (_NO_SPACE, _NO_QUOTA, _READ_ONLY))

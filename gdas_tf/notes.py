@@ -23,13 +23,3 @@ def note(text: str) -> None:
 def progress(text: str) -> None:
     """Says in one line how far a run has come."""
     _log.info("%s", " ".join(text.split()))
-
-
-def duration(seconds: float) -> str:
-    """Returns a duration as a person would say it: `8 s`, `3 min 20 s`, `2 h 5 min`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

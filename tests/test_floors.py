@@ -18,6 +18,7 @@ ROOTS = {"gdas_tf": "gdas_tf", "cli": "gdas_tf.cli", "export": "gdas_tf.export"}
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "errors",
+        "durations",
         "notes",
         "files",
         "user_files",

@@ -14,9 +14,10 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gdas_tf.config.sections import STOPS
+from gdas_tf.durations import duration
 from gdas_tf.errors import UsageError
 from gdas_tf.files import plain, read_json, write_json
-from gdas_tf.notes import duration, progress
+from gdas_tf.notes import progress
 from gdas_tf.pipeline import division
 from gdas_tf.pipeline.artefacts import takes_genotype
 from gdas_tf.pipeline.division import PARTS, Costs, Images

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gdas_tf.config.config import Config
 from gdas_tf.config.sections import SECTIONS
+from gdas_tf.durations import duration
 from gdas_tf.errors import UsageError
-from gdas_tf.notes import duration
 from gdas_tf.strategies.base import STRATEGIES
 
 if TYPE_CHECKING:

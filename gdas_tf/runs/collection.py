@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gdas_tf.config.config import differences
 from gdas_tf.errors import UsageError
-from gdas_tf.files import atomic_write, writing
+from gdas_tf.files import atomic_write, locked, writing
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -40,6 +40,18 @@ class RunCollection:
     def is_one(cls, path: str | Path) -> bool:
         """Whether there is such a folder at a path."""
         return (Path(path) / cls.file).is_file()
+
+    def described_by(self) -> Path:
+        """The file that describes it.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if not self.is_one(self.path):
+            raise UsageError(
+                f"{self.noun} {self.path}: it has no {self.file}; it is no folder of a {self.noun}"
+            )
+        return self.path / self.file
 
     def description(self) -> BaseModel:
         """What the folder is of.
@@ -100,21 +112,10 @@ class RunCollection:
         Raises:
             UsageError: another process holds it.
         """
-        import filelock
-
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout as error:
-                raise UsageError(
-                    f"{self.noun} {self.path}: another process is doing it; wait for it"
-                ) from error
-        try:
+        with locked(self.path, f"{self.noun} {self.path}: another process is doing it; wait for it"):
             yield
-        finally:
-            lock.release()
 
 
 def _less(now: Any, there: Any) -> bool:

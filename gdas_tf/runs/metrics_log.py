@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gdas_tf.files import plain
 from gdas_tf.runs.event_files import EventFiles
 from gdas_tf.runs.metrics import write_table
 
@@ -37,22 +38,22 @@ class MetricsLog:
             RunError: the disk is full or read-only.
         """
         self.run.truncate_metrics(self.stage, done)
-        lines = self.run.metrics(self.stage)
-        if lines:
-            write_table(self._table, lines)
+        self._lines = self.run.metrics(self.stage)
+        if self._lines:
+            write_table(self._table, self._lines)
         else:
             self._table.unlink(missing_ok=True)
         if self._events:
-            self._events.begin(lines)
+            self._events.begin(self._lines)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Adds the line of an epoch.
+        """Adds the line of an epoch, after `begin`.
 
         Raises:
             RunError: the disk is full or read-only.
         """
         self.run.append_metrics(self.stage, line)
-        lines = self.run.metrics(self.stage)
-        write_table(self._table, lines)
+        self._lines.append(plain(line))
+        write_table(self._table, self._lines)
         if self._events:
-            self._events.append(lines[-1])
+            self._events.append(self._lines[-1])

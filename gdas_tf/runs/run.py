@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gdas_tf.config.config import Config, differences, options
 from gdas_tf.config.former import completed, former_config
 from gdas_tf.errors import UsageError
-from gdas_tf.files import TEMPORARY, atomic_write, is_run_directory, read_json, remove, write_json, writing
+from gdas_tf.files import TEMPORARY, atomic_write, is_run_directory, locked, read_json, remove, write_json
 from gdas_tf.runs.arithmetic import check_arithmetic
 from gdas_tf.runs.best_epoch import ends_early, validation_losses
 from gdas_tf.runs.checkpoints import load_checkpoint, save_checkpoint
@@ -139,21 +139,9 @@ class Run:
         Raises:
             UsageError: another process holds it.
         """
-        import filelock
-
-        lock = filelock.FileLock(self.path / ".lock")
-        with writing(self.path):
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout as error:
-                raise UsageError(
-                    f"run directory {self.path}: another process is using it; wait for it"
-                ) from error
-        try:
+        with locked(self.path, f"run directory {self.path}: another process is using it; wait for it"):
             self._remove_leftovers()
             yield self
-        finally:
-            lock.release()
 
     def set_config(self, config: Config) -> None:
         """Replaces the configuration, as before a stage that has not begun yet.

@@ -41,6 +41,11 @@ def check_rising(field: str, epochs: Sequence[int]) -> None:
         raise UsageError(f"{field}: found {shown}; each rung has more epochs than the one before")
 
 
+def ranking(outcomes: Sequence[Outcome], scores: Sequence[float]) -> list[int]:
+    """The positions of outcomes, the best first: by score, of equal ones by loss, then as they stand."""
+    return sorted(range(len(outcomes)), key=lambda i: (scores[i], outcomes[i].loss, i))
+
+
 class Halving:
     """The rungs of a race. The best random candidate of each goes on in any case, so that the winner is never
     worse than it in the last one.
@@ -79,8 +84,7 @@ class Halving:
         running = list(candidates)
         for rung, epochs in enumerate(self.epochs):
             outcomes = trials.run_all([candidate.genotype for candidate in running], epochs)
-            scores = self.scores(outcomes)
-            order = sorted(range(len(running)), key=lambda i: (scores[i], outcomes[i].loss, i))
+            order = ranking(outcomes, self.scores(outcomes))
             ranked = [(running[i], outcomes[i]) for i in order]
             self._write(rung, epochs, ranked)
             self.best, first = ranked[0]

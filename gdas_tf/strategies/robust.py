@@ -22,7 +22,7 @@ from gdas_tf.strategies import candidates as drawing
 from gdas_tf.strategies.base import STRATEGIES
 from gdas_tf.strategies.effort import Effort, rounds_of_halving, scaled_count, scaled_epochs
 from gdas_tf.strategies.evolution import Evolution, Line, Scores, loss_of, scaled_births, scaled_judging
-from gdas_tf.strategies.halving import TITLES, Halving, check_rising
+from gdas_tf.strategies.halving import TITLES, Halving, check_rising, ranking
 from gdas_tf.strategies.mutation import mutated, ordered
 from gdas_tf.strategies.proposers import Candidate
 from gdas_tf.strategies.trial_fields import ONE_BY_ONE, TrialFields, check_trials
@@ -183,8 +183,7 @@ class Robust(Evolution):
         running = list(line_up)
         for generation in range(self.generations):
             outcomes = trials.run_all([candidate.genotype for candidate in running], self.rungs[0])
-            scores = self._compared(outcomes)
-            order = sorted(range(len(running)), key=lambda i: (scores[i], outcomes[i].loss, i))
+            order = ranking(outcomes, self._compared(outcomes))
             parents = [running[i].genotype for i in order[: self.parents]]
             known = {candidate.genotype for candidate in running}
             for number, child in enumerate(self._children(parents, known, generator)):

@@ -39,9 +39,7 @@ class StudyFolder(RunCollection):
         Raises:
             UsageError: there is none, or its file is damaged.
         """
-        if not self.is_one(self.path):
-            raise UsageError(f"study {self.path}: it has no study.yaml; it is no folder of a study")
-        return Study.from_file(self.path / self.file)
+        return Study.from_file(self.described_by())
 
     def description(self) -> Study:
         return self.study()

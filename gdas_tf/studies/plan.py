@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gdas_tf.config.config import Config
+from gdas_tf.durations import duration
 from gdas_tf.errors import UsageError
-from gdas_tf.notes import duration
 from gdas_tf.studies.grid import FEWEST, Arm, Study, cells, search_key
 from gdas_tf.studies.statistics import ALPHA, POWER, detectable
 
 _MOST = 100  # runs of an arm that a budget buys at most
 _START = 3.0  # seconds of a process before its first line
 _MEASURE = 4.0  # seconds to evaluate and export a network, beside what building its graph takes
-
-
-def parse_duration(text: str) -> float:
-    """Returns the seconds of a duration: `2h`, `90min`, `1h30min`, `600s`, `600`.
-
-    Raises:
-        UsageError: it is none.
-    """
-    units = {"h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "": 1.0, "d": 86400.0}
-    compact = re.sub(r"\s+", "", text.lower())
-    parts = re.findall(r"(\d+(?:\.\d+)?)(min|h|m|s|d)?", compact)
-    seconds = sum(float(number) * units[unit] for number, unit in parts)
-    if not parts or "".join(number + unit for number, unit in parts) != compact or seconds <= 0:
-        raise UsageError(f"budget: found {text!r}; accepted are durations as 2h, 90min, 1h30min or 600s")
-    return seconds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 
 from gdas_tf.drawing import studies as pictures
 from gdas_tf.drawing.cells import draw_cell
+from gdas_tf.durations import duration
 from gdas_tf.files import atomic_write, write_json
-from gdas_tf.notes import duration
 from gdas_tf.runs.run import Run
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.studies.analysis import analyse, incumbents

@@ -10,8 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gdas_tf.durations import duration
 from gdas_tf.keras_backend import keras
-from gdas_tf.notes import duration, progress
+from gdas_tf.notes import progress
 
 _RECENT = 5
 

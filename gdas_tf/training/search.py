@@ -243,11 +243,14 @@ def _go_through_rounds(
             history.on_epoch_end(number)
             line = plain({"epoch": number + 1, **values})
             # A round that is done keeps its line, for the seconds in it; unless its outcome is another, as by
-            # another recipe of the trainings.
-            if not (number < len(lines) and lines[number] == {**line, "seconds": lines[number]["seconds"]}):
+            # another recipe of the trainings: then those after it count no more, either.
+            if number < len(lines) and lines[number] != {**line, "seconds": lines[number]["seconds"]}:
+                del lines[number:]
                 log.begin(number)
-                log.append({**line, "seconds": round(time.perf_counter() - begun, 3)})
-            seconds.append(run.metrics("search")[number]["seconds"])
+            if number == len(lines):
+                lines.append({**line, "seconds": round(time.perf_counter() - begun, 3)})
+                log.append(lines[number])
+            seconds.append(lines[number]["seconds"])
             left = seconds_left(seconds, count - number - 1)
             progress(epoch_line("search", number + 1, count, values, seconds[-1], left))
             begun = time.perf_counter()

@@ -45,11 +45,12 @@ WITHOUT: dict[str, Any] = {
     "validation": 0.0,
     "keep": "last",
     "patience": None,
+    "stop_after": None,
 }
-"""Fields of the retraining that trials have no part in: aids of trainings of hundreds of epochs, and a
-validation part, where D_V is the judge already."""
+"""Fields of the retraining that trials have no part in: aids of trainings of hundreds of epochs, a validation
+part, where D_V is the judge already, and where a budget ends the retraining."""
 
-_LATER = {"learning_rate_factor": 0.97, "crop": "padded", "colour_jitter": []}
+_LATER = {"learning_rate_factor": 0.97, "crop": "padded", "colour_jitter": [], "balance": "none"}
 """Fields that trials had not at first, with the values that say what was done then."""
 
 
@@ -209,10 +210,11 @@ class Trials:
                     {name: value for name, value in values["retrain"].items() if name not in WITHOUT}
                 ),
                 "augmentation": _as_before(
-                    {name: values["data"][name] for name in ("padding", "flip", "crop", "colour_jitter")}
+                    {
+                        name: values["data"][name]
+                        for name in ("padding", "flip", "crop", "colour_jitter", "balance")
+                    }
                 ),
-                # Outcomes of before there was a balance stay those of none.
-                **({"balance": recipe.data.balance} if recipe.data.balance != "none" else {}),
                 "seed": recipe.seed,
                 "images": self.images,
                 "validation_images": self.validation_images,

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gdas_tf.durations import duration
 from gdas_tf.errors import UsageError
 from gdas_tf.files import read_json, write_json
-from gdas_tf.notes import duration, note, progress
+from gdas_tf.notes import note, progress
 from gdas_tf.numerics.starting import start_tensorflow
 from gdas_tf.tuning import distributed
 from gdas_tf.tuning.report import ranked, score_text, values_text, write_report

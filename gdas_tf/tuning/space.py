@@ -18,7 +18,7 @@ from gdas_tf.config.option import Option
 from gdas_tf.config.sections import SECTIONS
 from gdas_tf.errors import UsageError
 from gdas_tf.files import plain
-from gdas_tf.user_files import parse_yaml, read_text
+from gdas_tf.user_files import read_mapping
 
 ACCEPTED = "LOW..HIGH, LOW..HIGH:log, LOW..HIGH:STEP, or values as 0,0.1,0.2"
 
@@ -125,15 +125,10 @@ def read_file(path: str | Path) -> dict[str, Any]:
     Raises:
         UsageError: it cannot be read, or holds no fields.
     """
-    what = f"space file {path}"
-    try:
-        values = parse_yaml(read_text(path, what))
-    except ValueError as error:
-        raise error if isinstance(error, UsageError) else UsageError(f"{what}: {error}") from error
-    if not isinstance(values, Mapping) or not values:
-        raise UsageError(
-            f"{what}: found {str(values)[:40]!r}; it must hold fields, as retrain.drop_path: [0, 0.1]"
-        )
+    what, holds = f"space file {path}", "it must hold fields, as retrain.drop_path: [0, 0.1]"
+    values = read_mapping(path, what, holds)
+    if not values:
+        raise UsageError(f"{what}: found nothing; {holds}")
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and "low" not in value and "high" not in value:

@@ -152,9 +152,7 @@ class TuningFolder(RunCollection):
         Raises:
             UsageError: there is none, or its file is damaged.
         """
-        path = self.path / self.file
-        if not self.is_one(self.path):
-            raise UsageError(f"tuning {self.path}: it has no {self.file}; it is no folder of a tuning")
+        path = self.described_by()
         try:
             values = parse_yaml(read_text(path, f"tuning file {path}"))
             if not isinstance(values, Mapping):

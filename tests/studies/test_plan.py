@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from gdas_tf.durations import parse_duration
 from gdas_tf.errors import UsageError
 from gdas_tf.studies.built_in import built_in
 from gdas_tf.studies.grid import Study
-from gdas_tf.studies.plan import Costs, costs, equal_compute, fit, parse_duration, what_it_sees
+from gdas_tf.studies.plan import Costs, costs, equal_compute, fit, what_it_sees
 
 STUDY = built_in("verdict")
 COST = Costs({"search": 100.0, "random": 0.0}, {"search": 50.0, "random": 50.0}, measuring=10.0)

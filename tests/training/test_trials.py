@@ -19,8 +19,9 @@ from gdas_tf.errors import RunError, UsageError
 from gdas_tf.networks.registry import NETWORKS, Network
 from gdas_tf.runs.run import Run
 from gdas_tf.spaces.genotype import Genotype
+from gdas_tf.strategies.race import Race
 from gdas_tf.strategies.trial_fields import check_trials
-from gdas_tf.training import trial, workers
+from gdas_tf.training import search, trial, workers
 from gdas_tf.training import trials as trials_module
 from gdas_tf.training.trial import TrialTrainer
 from gdas_tf.training.trials import Trials
@@ -85,6 +86,7 @@ def test_what_is_done_is_not_trained_again(trained, monkeypatch) -> None:
     with _trials(trained, race__jobs=3) as trials:
         named = dataclasses.replace(ONE, name="mine")
         assert trials.submit(named, 2).result() == trials.submit(ONE, 2).result()
+    _outcomes(trained, retrain__stop_after=1)  # nor where a budget ended the retraining
     assert sorted((trained / "search/trials").iterdir()) == before
 
 
@@ -270,6 +272,22 @@ def test_a_split_goes_to_another_process_by_its_file(tmp_path) -> None:
     assert (pickle.loads(text).images[:] == images).all()
     part = Split(split.images[100:], split.labels[100:])  # which is in memory
     assert (pickle.loads(pickle.dumps(part)).images == images[100:]).all()
+
+
+def test_lines_after_a_round_with_another_outcome_are_written_anew(tmp_path, monkeypatch) -> None:
+    config = _config(race__epochs=(1, 2, 3))
+    run = Run.create(tmp_path / "run", config)
+    for number, loss in enumerate((3.0, 2.0, 1.0), 1):
+        run.append_metrics("search", {"epoch": number, "best_loss": loss, "seconds": 99.0})
+    strategy = Race(epochs=(1, 2, 3))
+    monkeypatch.setattr(strategy, "search", lambda trials: iter({"best_loss": x} for x in (3.0, 2.5, 1.0)))
+    history = search.History(run, strategy.arrays)
+    history.begin(0)
+    search._go_through_rounds(strategy, config, _data(), run, history, 0, None)
+    lines = run.metrics("search")
+    assert [line["best_loss"] for line in lines] == [3.0, 2.5, 1.0]
+    assert lines[0]["seconds"] == 99.0 and all(line["seconds"] < 99.0 for line in lines[1:])
+    assert len(run.file("search/metrics.csv").read_text().splitlines()) == 4
 
 
 def test_the_recipe_of_a_trial() -> None:
