@@ -7,12 +7,16 @@ program that uses the library can send them elsewhere.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import logging
+from collections.abc import Iterator
 
 LOGGER = "gdas_tf"
 """Name of the logger."""
 
 _log = logging.getLogger(LOGGER)
+_silent = contextvars.ContextVar("silent", default=False)
 
 
 def note(text: str) -> None:
@@ -22,4 +26,20 @@ def note(text: str) -> None:
 
 def progress(text: str) -> None:
     """Says in one line how far a run has come."""
-    _log.info("%s", " ".join(text.split()))
+    if not _silent.get():
+        _log.info("%s", " ".join(text.split()))
+
+
+@contextlib.contextmanager
+def without_progress() -> Iterator[None]:
+    """Inside, no progress is said: that of steps which are only timed would look like the run's own."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
+
+def shows_progress() -> bool:
+    """Whether progress is said here."""
+    return not _silent.get()

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from gdas_tf.durations import duration
 from gdas_tf.keras_backend import keras
-from gdas_tf.notes import progress
+from gdas_tf.notes import progress, shows_progress
 
 _RECENT = 5
 
@@ -39,7 +39,12 @@ class EpochLines(keras.callbacks.Callback):
         self._seconds: list[float] = []
         self._traced: float | None = None  # when the first step of all was done
         self._bar = tqdm(
-            total=epochs * steps, initial=done * steps, desc=stage, unit=" steps", leave=False, disable=None
+            total=epochs * steps,
+            initial=done * steps,
+            desc=stage,
+            unit=" steps",
+            leave=False,
+            disable=None if shows_progress() else True,
         )
 
     def __enter__(self) -> EpochLines:

@@ -15,6 +15,7 @@ import numpy as np
 from gdas_tf.config.sections import STOPS
 from gdas_tf.data.dataset import eval_batches, search_halves, steps_per_epoch
 from gdas_tf.keras_backend import keras
+from gdas_tf.notes import without_progress
 from gdas_tf.runs.run import Run
 from gdas_tf.strategies import candidates
 from gdas_tf.strategies.base import STRATEGIES
@@ -157,7 +158,7 @@ class _Timer(keras.callbacks.Callback):
 
     def run(self, train: Callable[[], Any]) -> None:
         self.begun = time.perf_counter()
-        with contextlib.suppress(_EnoughError):
+        with contextlib.suppress(_EnoughError), without_progress():
             train()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:

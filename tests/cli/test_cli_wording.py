@@ -14,7 +14,7 @@ from gdas_tf.cli.main import main
 from gdas_tf.cli.wording import describe, in_flags
 from gdas_tf.config.config import options
 from gdas_tf.errors import MissingStageError, RunError, UsageError
-from gdas_tf.notes import note, progress
+from gdas_tf.notes import note, progress, without_progress
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,6 +71,8 @@ def test_notes_and_progress_are_lines_on_stderr(monkeypatch, capsys):
 
     def say(_):
         progress("[1/7] search")
+        with without_progress():
+            progress("search 1/3: steps that are only timed")
         note("folder data.name: see data.padding")
         return 0
 
