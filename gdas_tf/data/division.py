@@ -65,7 +65,7 @@ def validation_part(labels: np.ndarray, fraction: float, class_names: Sequence[s
     if single:
         raise UsageError(
             f"{what}: class {single[0]} has a single image, which cannot be trained on and validated on; add "
-            "images to the class, or leave retrain.validation out"
+            "images to the class, or set retrain.validation to 0"
         )
     held_out = stratified(labels, fraction, generator(seed, "validation"))
     least = 1 / counts[counts > 0].min()

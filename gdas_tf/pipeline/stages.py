@@ -31,7 +31,7 @@ from gdas_tf.pipeline.distributed import lost_workers
 from gdas_tf.pipeline.job import Job
 from gdas_tf.pipeline.pictures import run_drawing
 from gdas_tf.pipeline.truth import look_up, true_curve
-from gdas_tf.runs.best_epoch import best_epoch, validation_losses
+from gdas_tf.runs.best_epoch import kept_line
 from gdas_tf.runs.run import Run
 
 if TYPE_CHECKING:
@@ -229,12 +229,12 @@ def run_retraining(job: Job) -> dict[str, Any]:
             with lost_workers(job.distribution):
                 retrain(job.config, data, genotype, run, job.resume, distribution=job.distribution)
     lines, settings = run.metrics("retrain"), job.config.retrain
-    kept = best_epoch(validation_losses(lines)) if settings.keep == "best" else len(lines)
-    validated = {name: lines[kept - 1].get(name) for name in ("val_loss", "val_accuracy")}
+    kept = kept_line(lines, settings.keep)
+    validated = {name: kept.get(name) for name in ("val_loss", "val_accuracy")}
     return {
         "epochs": len(lines),
         "accuracy": lines[-1]["accuracy"],
-        "kept_epoch": kept,
+        "kept_epoch": lines.index(kept) + 1,
         **({**validated, "ended_early": len(lines) < settings.epochs} if settings.validation else {}),
         "seconds": sum(line["seconds"] for line in lines),
         "files": _files(run, "retrain/metrics.jsonl", "model.keras"),

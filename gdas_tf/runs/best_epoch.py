@@ -19,6 +19,16 @@ def best_epoch(losses: Sequence[float]) -> int:
     return 1 + min(range(len(losses)), key=losses.__getitem__) if losses else 0
 
 
+def kept_line(lines: Sequence[Mapping[str, Any]], keep: str) -> Mapping[str, Any]:
+    """Returns the line of metrics of the epoch whose weights a retraining has kept.
+
+    Args:
+        lines: of all epochs that were done, at least one.
+        keep: `retrain.keep`, the last or the best.
+    """
+    return lines[(best_epoch(validation_losses(lines)) if keep == "best" else len(lines)) - 1]
+
+
 def ends_early(losses: Sequence[float], patience: int | None) -> bool:
     """Returns whether the last `patience` epochs have brought no lower loss than those before."""
     return patience is not None and bool(losses) and len(losses) - best_epoch(losses) >= patience

@@ -13,6 +13,7 @@ import numpy as np
 from gdas_tf.errors import RunError
 from gdas_tf.files import read_json
 from gdas_tf.pipeline.certainty import how_certain
+from gdas_tf.runs.best_epoch import MEASURE, kept_line
 from gdas_tf.runs.run import Run
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.strategies.alarm import weightless
@@ -53,7 +54,7 @@ def analyse(folder: StudyFolder, failed: Mapping[str, str]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "study": {"name": study.name, "about": study.about, "seed": study.seed},
         "verdict": sentences.sentence(study, comparisons[0]) if comparisons else _best_arm(by_arm),
-        "hard_verdict": sentences.hard_sentence(study, hard[0]) if hard else None,
+        "hard_verdict": hard[0]["sentence"] if hard else sentences.not_asked(study),
         "sees": what_it_sees(study),
         "plan": folder.plan(),
         "arms": [_arm(study, arm, found) for arm, found in by_arm.items()],
@@ -84,7 +85,7 @@ def _run(folder: StudyFolder, study: Study, cell: Cell, latency: Mapping[str, fl
         "genotype": genotype.to_text(),
         "search_of": cell.search_of,
         "accuracy": 100.0 * measured["accuracy"],
-        "halves": [100.0 * value for value in measured["halves"]],
+        "val_loss": kept_line(training, run.config.retrain.keep).get(MEASURE),
         **{
             key: measured[key] for key in ("images", "loss", "parameters", "multiply_adds", "own_test_images")
         },
@@ -178,23 +179,22 @@ def _shared(
 def _hard(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Every search against the best of as many random cells as the same compute buys.
 
-    The best random cell is chosen by the accuracy on one half of the test images, and what counts is its
-    accuracy on the other half; both ways, and the mean of them. So the images that choose are never those
-    that are reported.
+    The best random cell is the one of the least loss on the validation part of its retraining; what counts
+    is its accuracy on the test images. Pairs whose random cells have no validation part are left out.
     """
     result = []
     pairs = [pair for pair in study.pairs() if study.arms[pair[1]].cells == "random"]
     for first, second in [pair for pair in pairs if study.arms[pair[0]].cells == "searched"]:
         found, random = by_arm[first], by_arm[second]
+        chosen_by = _validated(random)
+        if chosen_by is None:
+            continue
         of_search = _mean([run["search_seconds"] for run in found]) or 0.0
         of_training = _mean([run["training_seconds"] for run in found]) or 0.0
         of_random = _mean([run["training_seconds"] for run in random]) or math.inf
         draws = max(1, math.floor((of_search + of_training) / of_random))
-        both = []
-        for chooses, counts in ((0, 1), (1, 0)):
-            values, keys = ([run["halves"][half] for run in random] for half in (counts, chooses))
-            accuracies = [run["halves"][counts] for run in found]
-            both.append(against_best(accuracies, values, draws, keys, study.seed))
+        accuracies = [[run["accuracy"] for run in runs] for runs in (found, random)]
+        difference, interval = against_best(*accuracies, draws, chosen_by, study.seed)
         result.append(
             {
                 "first": first,
@@ -204,35 +204,37 @@ def _hard(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
                 "search_seconds": of_search,
                 "training_seconds": of_training,
                 "random_seconds": of_random,
-                "difference": float(np.mean([difference for difference, _ in both])),
-                # Both halves see the same networks: the mean of the limits, not a narrower interval.
-                "interval": [float(np.mean([interval[end] for _, interval in both])) for end in (0, 1)],
+                "difference": difference,
+                "interval": list(interval),
             }
         )
         result[-1]["sentence"] = sentences.hard_sentence(study, result[-1])
     return result
 
 
+def _validated(runs: Sequence[Mapping[str, Any]]) -> list[float] | None:
+    """What the best of some networks is chosen by, more is better: the validation loss with its sign turned;
+    None where one of them has no validation part."""
+    losses = [run["val_loss"] for run in runs]
+    return None if None in losses else [-loss for loss in losses]
+
+
 def incumbents(result: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
     """Returns by arm the expected best accuracy after 1, 2, … runs, against their seconds of compute.
 
-    As in `best_of` the order of the runs is random; the best is chosen by one half of the test images, and
-    its accuracy counted on the other.
+    As in `best_of` the order of the runs is random; the best is chosen by its validation loss, and its
+    accuracy on the test images counts. Arms without a validation part are left out.
     """
     curves = {}
     for arm in result["arms"]:
         runs = [run for run in result["runs"] if run["arm"] == arm["name"]]
         each = arm["search_seconds"] + arm["training_seconds"]
-        curve = []
-        for draws in range(1, len(runs) + 1):
-            values = [
-                best_of(
-                    [run["halves"][1 - half] for run in runs], draws, [run["halves"][half] for run in runs]
-                )
-                for half in (0, 1)
+        chosen_by = _validated(runs)
+        if chosen_by is not None:
+            accuracies = [run["accuracy"] for run in runs]
+            curves[arm["name"]] = [
+                (draws * each, best_of(accuracies, draws, chosen_by)) for draws in range(1, len(runs) + 1)
             ]
-            curve.append((draws * each, float(np.mean(values))))
-        curves[arm["name"]] = curve
     return curves
 
 

@@ -70,8 +70,12 @@ def checklist(study: Study, found: Mapping[str, Any]) -> list[dict[str, str]]:
             "Is the evaluation protocol the same, and are test images kept from every choice?",
             "yes",
             "all networks were evaluated once, after the last was trained; logits learn on D_V, a half of "
-            "the training images; a best random cell is chosen by one half of the test images and counted on "
-            "the other",
+            "the training images; "
+            + (
+                "a best random cell is chosen by the validation part of its training"
+                if found["against_best"]
+                else "no best random cell is chosen"
+            ),
         ),
         _row(
             "comparison",
@@ -86,8 +90,8 @@ def checklist(study: Study, found: Mapping[str, Any]) -> list[dict[str, str]]:
             "Was it compared to random sampling and to random search?",
             "yes" if random else "no",
             (
-                f"random cells, trained alike: {', '.join(random)}; and the best of as many as the same "
-                "compute buys"
+                f"random cells, trained alike: {', '.join(random)}"
+                + ("; and the best of as many as the same compute buys" if found["against_best"] else "")
                 if random
                 else "the study has no arm of random cells"
             ),

@@ -91,11 +91,13 @@ def _draw(folder: StudyFolder, study: Study, result: Mapping[str, Any]) -> dict[
     """Draws the curves; returns the pictures by name."""
     place = folder.path / "pictures"
     names = [arm["name"] for arm in result["arms"]]
-    drawn = {name: place / f"{name}.svg" for name in ("samples", "sizes", "incumbents")}
+    drawn = {name: place / f"{name}.svg" for name in ("samples", "sizes")}
     samples = {name: [run["accuracy"] for run in result["runs"] if run["arm"] == name] for name in names}
     pictures.draw_samples(samples, drawn["samples"])
     pictures.draw_sizes(result["runs"], names, drawn["sizes"])
-    pictures.draw_incumbents(incumbents(result), drawn["incumbents"])
+    if curves := incumbents(result):
+        drawn["incumbents"] = place / "incumbents.svg"
+        pictures.draw_incumbents(curves, drawn["incumbents"])
     histories = _histories(folder, study, result)
     if histories:
         drawn["preferences"] = place / "preferences.svg"

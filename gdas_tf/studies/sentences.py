@@ -60,6 +60,16 @@ def hard_sentence(study: Study, found: Mapping[str, Any]) -> str:
     return f"Against {cells}, which the same compute buys: {verdict}; it was {how} ({numbers})."
 
 
+def not_asked(study: Study) -> str | None:
+    """Returns why searches were not compared with the best of the random cells; None without random cells."""
+    if not any(arm.cells == "random" for arm in study.arms.values()):
+        return None
+    return (
+        "Against the best of the random cells: not asked, as it is chosen by a validation part of the "
+        "training, and there is none (retrain.validation)."
+    )
+
+
 def probability(p: float) -> str:
     """Returns `p = 0.004`, or `p < 0.001`."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

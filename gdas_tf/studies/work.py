@@ -9,7 +9,6 @@ to its stdin, which the system closes however that process ends.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
 import shutil
@@ -55,7 +54,6 @@ def train(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
 def measure(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
     """Evaluates trained networks on the test images, once each, and writes their ONNX files."""
     from gdas_tf.costs.flops import multiply_adds
-    from gdas_tf.training.retraining import evaluate
 
     problems = {}
     for cell in _chosen(folder, names):
@@ -64,13 +62,8 @@ def measure(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
         with _job(folder, cell) as job:
             whole = pipeline.run_evaluation(job)
             model, data = pipeline.load_model(job.run.file("model.keras")), job.data
-            even = dataclasses.replace(data, test=data.test.take(_every_other(whole["images"])))
-            half = evaluate(model, even, cell.config.retrain.batch_size)
-            rest = whole["images"] - half["images"]
-            other = (whole["accuracy"] * whole["images"] - half["accuracy"] * half["images"]) / max(rest, 1)
             found = {name: whole[name] for name in ("accuracy", "loss", "images", "parameters")}
             found |= {
-                "halves": [half["accuracy"], other],
                 "own_test_images": data.draw is not None,
                 "image_shape": data.image_shape,
                 "classes": data.classes,
@@ -217,12 +210,6 @@ def _job(folder: StudyFolder, cell: Cell) -> contextlib.AbstractContextManager[p
 def _chosen(folder: StudyFolder, names: list[str]) -> list[Cell]:
     known = {cell.name: cell for cell in cells(folder.study())}
     return [known[name] for name in names]
-
-
-def _every_other(count: int) -> Any:
-    import numpy as np
-
-    return np.arange(count) % 2 == 0
 
 
 def _end_with_parent() -> None:

@@ -128,6 +128,10 @@ def test_the_report_needs_nothing_from_elsewhere(killed) -> None:
     paired = [one for one in report["comparisons"] if one["paired"]]
     assert not paired  # both questions are about random cells
     assert {one["second"] for one in report["comparisons"]} == {"random"}
+    assert report["hard_verdict"].startswith("Against ") and report["hard_verdict"] in text
+    for one in report["runs"]:  # of the last epoch: a study holds images out of the training, and keeps it
+        lines = Run.open(killed / "out" / "runs" / one["name"]).metrics("retrain")
+        assert one["val_loss"] == lines[-1]["val_loss"]
 
 
 def test_test_images_are_looked_at_after_the_last_training(killed) -> None:
