@@ -198,7 +198,7 @@ def _row(one: Estimate) -> tuple[str, ...]:
     if one.problem is not None:
         return one.preset, "-", "-", "-", f"cannot be run: {in_flags(one.problem)}"
     search = "?" if one.search is None else duration(one.search)
-    about = "" if one.search is not None else "its search trains candidates, which is not timed"
+    about = "" if one.search is not None else "its strategy does not say how many candidates it trains"
     return one.preset, search, duration(one.training), f"{one.memory / 1024:.1f} GiB", about
 
 

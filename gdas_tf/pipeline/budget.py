@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from gdas_tf.config.sections import STOPS
@@ -19,12 +19,11 @@ from gdas_tf.errors import UsageError
 from gdas_tf.files import plain, read_json, write_json
 from gdas_tf.notes import progress
 from gdas_tf.pipeline import division
-from gdas_tf.pipeline.artefacts import takes_genotype
-from gdas_tf.pipeline.division import PARTS, Costs, Images
+from gdas_tf.pipeline.division import PARTS, Images
+from gdas_tf.pipeline.stage_timing import images_of, time_stages
 from gdas_tf.strategies.base import STRATEGIES
 
 if TYPE_CHECKING:
-    from gdas_tf.config.config import Config
     from gdas_tf.data.dataset import DataSet
     from gdas_tf.pipeline.job import Job
     from gdas_tf.runs.run import Run
@@ -137,12 +136,12 @@ class Budget:
         if self.planned:
             return
         progress(f"budget {duration(self.seconds)}: some steps of each stage are timed")
-        costs = self._time(data, "search" in stages)
+        costs = time_stages(self.run.config, data, "search" in stages)
         config, now = self.run.config, self.clock()
         spent = sum(self.spent.values()) + now - self._since
         decided = division.divide(config, costs, spent, self.seconds, self.kept)
         self.planned = {"start": spent, **division.seconds_of(decided, costs)}
-        if "search" in stages and _cannot_tell(config):
+        if "search" in stages and division.cannot_tell(config):
             self.planned["trials"] = self.planned["retrain"] = self.planned["retrain"] / 2
             if "retrain.epochs" not in self.kept:
                 decided = decided.override({"retrain.epochs": max(decided.retrain.epochs // 2, 1)})
@@ -152,26 +151,6 @@ class Budget:
         self.enter("search" if "search" in stages else "retrain")
         for line in self.told():
             progress(line)
-
-    def _time(self, data: DataSet, searched: bool) -> Costs:
-        from gdas_tf.numerics.starting import start_tensorflow
-        from gdas_tf.spaces.genotype import random_genotype
-
-        start_tensorflow()
-        from gdas_tf.training import timing
-
-        config = self.run.config
-        strategy = STRATEGIES.get(config.search.strategy)
-        genotype = None
-        if takes_genotype(config):
-            genotype = random_genotype(config.space, config.seed, config.search.reduction)
-        costs = Costs(_images(data, config.seed), timing.time_retraining(config, data, genotype))
-        if searched and strategy.from_config(config).trains_supernet:
-            epochs, judging = timing.time_search(config, data)
-            costs = costs._replace(search=epochs, judging=judging)
-        if searched and strategy.effort(config).rounds:
-            costs = costs._replace(trial=timing.time_trial(config, data, genotype))
-        return costs
 
     def told(self) -> list[str]:
         """Returns how the time is divided, in lines for people."""
@@ -211,7 +190,7 @@ class Budget:
         from gdas_tf.training.timing import time_retraining
 
         found = time_retraining(self.run.config, data, genotype)
-        images = _images(data, self.run.config.seed)
+        images = images_of(data, self.run.config.seed)
         self.planned["rest"] = division.seconds_of_rest(self.run.config, found, images)
         left = self.left() - self.planned["rest"]
         epochs = division.epochs_within(self.run.config, found, images, left)
@@ -250,21 +229,6 @@ def retrain_within(budget: Budget, job: Job, genotype: Genotype | None) -> None:
 
 
 _LEAST = 0.25
-
-
-def _cannot_tell(config: Config) -> bool:
-    """Whether the strategy trains candidates and does not say how many, as one of a user's may."""
-    kind = STRATEGIES.get(config.search.strategy)
-    strategy = kind.from_config(config)
-    trains = strategy.then_trials or not strategy.trains_supernet
-    return trains and not kind.effort(config).rounds and kind.rounds(config) > 1
-
-
-def _images(data: DataSet, seed: int) -> Images:
-    from gdas_tf.data.dataset import search_halves
-
-    halves: Sequence[Any] = search_halves(data.train.labels, seed)
-    return Images(len(data.train), *map(len, halves), len(data.test))
 
 
 def _seconds(found: Seconds, epochs: int, run: Run, images: Images) -> float:

@@ -7,17 +7,15 @@ same multiple, of what the configuration has. A preset's proportions are those t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 from gdas_tf.config.config import Config
 from gdas_tf.config.sections import SECTIONS
 from gdas_tf.durations import duration
 from gdas_tf.errors import UsageError
 from gdas_tf.strategies.base import STRATEGIES
-
-if TYPE_CHECKING:
-    from gdas_tf.training.timing import Seconds, TrialSeconds
+from gdas_tf.training.seconds import Seconds, TrialSeconds
 
 PARTS = ("start", "search", "trials", "retrain", "rest")
 """The parts that a run's time is told by: what comes before the first stage, the supernet and what it judges,
@@ -55,6 +53,23 @@ class Costs(NamedTuple):
     search: Seconds | None = None
     judging: tuple[float, float] = (0.0, 0.0)
     trial: TrialSeconds | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as lists of numbers, by name, for JSON."""
+        return {name: None if value is None else list(value) for name, value in self._asdict().items()}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Costs:
+        """Reads what `to_plain` returned."""
+        search, trial = values["search"], values["trial"]
+        first, each = values["judging"]
+        return cls(
+            Images(*values["images"]),
+            Seconds(*values["retrain"]),
+            None if search is None else Seconds(*search),
+            (first, each),
+            None if trial is None else TrialSeconds(*trial),
+        )
 
 
 def seconds_of(config: Config, costs: Costs) -> dict[str, float]:
@@ -100,10 +115,28 @@ def seconds_of_rounds(config: Config, costs: Costs) -> list[float]:
     own = config.strategy
     batch_size = getattr(own, "batch_size", None) or config.retrain.batch_size
     images = min(getattr(own, "images", None) or costs.images.d_t, costs.images.d_t)
+    judged = min(getattr(own, "validation_images", None) or costs.images.d_v, costs.images.d_v)
     steps = _steps(images, batch_size)
     jobs = getattr(own, "jobs", 1)
     rounds = STRATEGIES.get(config.search.strategy).effort(config).rounds
-    return [math.ceil(count / jobs) * costs.trial.training(epochs, steps) for count, epochs in rounds]
+    return [
+        math.ceil(count / jobs) * costs.trial.training(epochs, steps, batch_size, judged)
+        for count, epochs in rounds
+    ]
+
+
+def seconds_of_search(config: Config, costs: Costs) -> float:
+    """What the whole search takes: the supernet, what it judges, and the short trainings."""
+    found = seconds_of(config, costs)
+    return found["search"] + found["trials"]
+
+
+def cannot_tell(config: Config) -> bool:
+    """Whether the strategy trains candidates and does not say how many, as one of a user's may."""
+    kind = STRATEGIES.get(config.search.strategy)
+    strategy = kind.from_config(config)
+    trains = strategy.then_trials or not strategy.trains_supernet
+    return trains and not kind.effort(config).rounds and kind.rounds(config) > 1
 
 
 def seconds_of_rest(config: Config, retrain: Seconds, images: Images) -> float:
@@ -149,20 +182,36 @@ def divide(config: Config, costs: Costs, spent: float, budget: float, kept: Coll
             f"about {duration(needed)} here, {duration(spent)} of it to start and to time; give as much, or "
             "make it smaller (search.channels, retrain.channels, data.image_size, export.formats)"
         )
-    low, high = 1 / _MOST, _MOST
-    best = least
-    for _ in range(_HALVINGS):
-        factor = math.sqrt(low * high)
-        tried = scaled(config, costs, factor, kept)
-        if takes(tried) <= left:
-            low, best = factor, tried
-        else:
-            high = factor
+    best = _largest(config, costs, kept, lambda tried: takes(tried) <= left)
     if "retrain.epochs" in kept:
         return best
     more = (left - takes(best)) / costs.retrain.epochs(1, steps_of_retraining(config, costs.images))
     epochs = min(best.retrain.epochs + max(int(more), 0), most_epochs(config, "retrain"))
     return best.override({"retrain.epochs": epochs})
+
+
+def search_within(config: Config, costs: Costs, seconds: float) -> Config:
+    """Returns the configuration with the longest search that takes no longer than some seconds.
+
+    The supernet and the short trainings keep their proportions; the retraining stays as it is. If even one
+    epoch and the fewest candidates take longer, they are what is returned.
+    """
+    most = seconds * (1 + 1e-9)
+    return _largest(config, costs, ("retrain.epochs",), lambda tried: seconds_of_search(tried, costs) <= most)
+
+
+def _largest(config: Config, costs: Costs, kept: Collection[str], fits: Callable[[Config], bool]) -> Config:
+    """The largest multiple of the work of each stage that fits, by bisection; the least one if none does."""
+    low, high = 1 / _MOST, _MOST
+    best = scaled(config, costs, low, kept)
+    for _ in range(_HALVINGS):
+        factor = math.sqrt(low * high)
+        tried = scaled(config, costs, factor, kept)
+        if fits(tried):
+            low, best = factor, tried
+        else:
+            high = factor
+    return best
 
 
 def scaled(config: Config, costs: Costs, factor: float, kept: Collection[str]) -> Config:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gdas_tf.config.config import Config
+from gdas_tf.config.config import Config, differences
 from gdas_tf.durations import duration
 from gdas_tf.errors import UsageError
+from gdas_tf.pipeline import division
+from gdas_tf.pipeline.division import cannot_tell, search_within, seconds_of_search, steps_of_retraining
 from gdas_tf.studies.grid import FEWEST, Arm, Study, cells, search_key
 from gdas_tf.studies.statistics import ALPHA, POWER, detectable
 
@@ -51,34 +54,38 @@ def costs(study: Study, timings: Sequence[Mapping[str, Any]]) -> Costs:
     """
     search, training, unknown, graphs = {}, {}, [], []
     owned = {cell.arm: cell.search_of is None for cell in cells(study) if cell.number == 1}
+    # What a timing took beside its stages: starting TensorFlow, and loading the data.
+    start = sum(map(_beside, timings)) / len(timings) + _START
     for arm in study.arms:
-        found = [timing["result"][arm] for timing in timings]
-        # What a timing took beside its epochs: starting TensorFlow, loading the data, building the graph.
-        start = sum(map(_beside, timings)) / len(timings) + _START
-        retrain = sum(_stage(one, "retrain") for one in found) / len(found)
-        graphs.append(sum(one["retrain"]["before"] for one in found) / len(found))
-        training[arm] = start + retrain
+        config = study.arm_config(arm)
+        found = _timed(timings, arm)
+        steps = steps_of_retraining(config, found.images)
+        graphs.append(found.retrain.before)
+        training[arm] = start + found.retrain.before + found.retrain.epochs(config.retrain.epochs, steps)
         search[arm] = 0.0
         if study.arms[arm].cells == "searched" and owned[arm]:
-            if "search" in found[0]:
-                search[arm] = sum(_stage(one, "search") for one in found) / len(found)
-            else:
+            search[arm] = seconds_of_search(config, found)
+            if cannot_tell(config):
                 unknown.append(arm)
     return Costs(search, training, _MEASURE + max(graphs), tuple(unknown))
 
 
-def _stage(found: Mapping[str, Any], stage: str) -> float:
-    return found[stage]["before"] + found[stage]["step"] * found[f"{stage}_steps"]
+def _timed(timings: Sequence[Mapping[str, Any]], arm: str) -> division.Costs:
+    """What was timed of an arm, the mean of all processes."""
+    each = [timing["result"][arm] for timing in timings]
+    mean = {
+        name: None
+        if value is None
+        else list(map(statistics.fmean, zip(*(one[name] for one in each), strict=True)))
+        for name, value in each[0].items()
+        if name != "spent"
+    }
+    return division.Costs.from_plain({**mean, "images": each[0]["images"]})
 
 
 def _beside(timing: Mapping[str, Any]) -> float:
-    epochs = [
-        found[stage]["seconds"]
-        for found in timing["result"].values()
-        for stage in ("search", "retrain")
-        if stage in found
-    ]
-    return max(timing["seconds"] - sum(epochs), 0.0) / len(timing["result"])
+    found = timing["result"].values()
+    return max(timing["seconds"] - sum(one["spent"] for one in found), 0.0) / len(found)
 
 
 def fit(study: Study, cost: Costs, budget: float, jobs: int) -> Study:
@@ -114,33 +121,19 @@ def _information(study: Study, searched: bool, random: bool) -> float:
 
 
 def equal_compute(study: Study, timings: Sequence[Mapping[str, Any]]) -> Study:
-    """Returns the study with as many epochs for each search as take as long as that of the first arm."""
-    names = study.searched()
+    """Returns the study with searches that all take as long as that of the first arm, or a little less.
 
-    def mean(arm: str, *path: str) -> float | None:
-        values = []
-        for timing in timings:
-            value: Any = timing["result"][arm]
-            for name in path:
-                value = value.get(name) if value is not None else None
-            values.append(value)
-        return None if None in values else sum(values) / len(values)
-
-    reference = mean(names[0], "search", "step")
-    if reference is None:
-        return study
-    whole = mean(names[0], "search", "before") + reference * mean(names[0], "search_steps")
+    Epochs of the supernet, candidates and their short trainings are scaled together
+    (`gdas_tf.pipeline.division.search_within`).
+    """
+    first, *others = study.searched()
+    whole = seconds_of_search(study.arm_config(first), _timed(timings, first))
     arms: dict[str, Arm] = dict(study.arms)
-    for arm in names[1:]:
-        step = mean(arm, "search", "step")
-        if step is None:
-            continue
-        epochs = study.arm_config(arm).search.epochs
-        of_epoch = step * mean(arm, "search_steps") / epochs
-        wanted = max(1, round((whole - mean(arm, "search", "before")) / of_epoch))
-        arms[arm] = study.arms[arm].model_copy(
-            update={"changes": {**study.arms[arm].changes, "search.epochs": wanted}}
-        )
+    for arm in others:
+        config = study.arm_config(arm)
+        chosen = search_within(config, _timed(timings, arm), whole)
+        changed = {name: now for name, _, now in differences(config.to_dict(), chosen.to_dict())}
+        arms[arm] = arms[arm].model_copy(update={"changes": {**arms[arm].changes, **changed}})
     return study.model_copy(update={"arms": arms})
 
 

@@ -16,6 +16,7 @@ from gdas_tf.config.config import Config
 from gdas_tf.config.presets import AT_ANY_SIZE, PRESETS
 from gdas_tf.data.store import MEMORY_LIMIT
 from gdas_tf.errors import UsageError
+from gdas_tf.pipeline.division import Images
 from gdas_tf.preflight import check_augmentation
 from gdas_tf.studies.executors import Executor, Task, opened
 from gdas_tf.studies.folder import StudyFolder
@@ -32,7 +33,7 @@ class Estimate:
 
     Attributes:
         preset: its name.
-        search: seconds of the search; None where it trains candidates as well, which is not timed.
+        search: seconds of the search; None where it trains candidates and does not say how many.
         training: seconds of the retraining, with starting the program.
         memory: MiB of resident memory at the peak, with the images.
         problem: why it cannot be run on such images; None if it can.
@@ -114,7 +115,7 @@ def _estimate(
         return Estimate(preset, problem=str(error))
     if not outcome["ok"]:
         return Estimate(preset, problem=outcome["message"])
-    _scale(outcome["result"][preset], config, training_images)
+    outcome["result"][preset]["images"] = _images(training_images)
     cost = costs(study, [outcome])
     size = training_images * float(np.prod(image_shape))
     # Decoded images stand in memory twice, as an array and as a tensor, unless they are left on the disk.
@@ -136,15 +137,10 @@ def _make_up(path: Path, image_shape: tuple[int, int, int], classes: int, count:
     np.savez(path, x_train=images, y_train=labels, class_names=names, **test)
 
 
-def _scale(found: dict[str, Any], config: Config, training_images: int) -> None:
-    """Puts the number of steps of all images in the place of that of the few that were timed."""
-    from gdas_tf.data.dataset import steps_per_epoch
-
+def _images(training_images: int) -> Images:
+    """The numbers of all images, in the place of the few that were timed."""
     half = max(training_images // 2, 1)
-    found["search_steps"] = steps_per_epoch(half, config.search.batch_size) * config.search.epochs
-    found["retrain_steps"] = (
-        steps_per_epoch(training_images, config.retrain.batch_size) * config.retrain.epochs
-    )
+    return Images(training_images, half, max(training_images - half, 1), 0)
 
 
 def _outcome(future: concurrent.futures.Future[dict[str, Any]]) -> dict[str, Any]:

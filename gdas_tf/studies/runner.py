@@ -95,7 +95,6 @@ def _prepare(folder: StudyFolder, study: Study, machine: Executor, jobs: int, bu
         timings = list(_all(machine, tasks))
         if study.equal_compute:
             study = planning.equal_compute(study, timings)
-            timings = [_rescaled(study, timing) for timing in timings]
         cost = planning.costs(study, timings)
         if budget is not None:
             study = planning.fit(study, cost, budget, jobs)
@@ -114,18 +113,6 @@ def _prepare(folder: StudyFolder, study: Study, machine: Executor, jobs: int, bu
         }
     )
     return study
-
-
-def _rescaled(study: Study, timing: dict[str, Any]) -> dict[str, Any]:
-    """A timing with the steps of the epochs that each arm has by now."""
-    result = {}
-    for arm, found in timing["result"].items():
-        epochs = found.get("search_epochs")
-        if epochs:
-            steps = found["search_steps"] / epochs * study.arm_config(arm).search.epochs
-            found = {**found, "search_steps": steps}
-        result[arm] = found
-    return {**timing, "result": result}
 
 
 def _train_all(folder: StudyFolder, study: Study, machine: Executor) -> dict[str, str]:

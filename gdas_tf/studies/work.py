@@ -17,20 +17,18 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gdas_tf import pipeline
 from gdas_tf.config.config import Config
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import TEMPORARY, atomic_path, write_json, writing
 from gdas_tf.machine import own_peak_memory
-from gdas_tf.pipeline.division import seconds_of_judging
+from gdas_tf.numerics.starting import start_tensorflow
+from gdas_tf.pipeline.stage_timing import time_stages
 from gdas_tf.spaces.genotype import Genotype, random_genotype
 from gdas_tf.studies.folder import StudyFolder
 from gdas_tf.studies.grid import Cell, cells
-
-if TYPE_CHECKING:
-    from gdas_tf.training.timing import Seconds
 
 _PATIENCE = 60.0  # seconds for a process that is about to end to let go of a run directory
 
@@ -143,50 +141,13 @@ def draw(config: Config) -> Genotype:
     return random_genotype(config.space, config.seed, config.search.reduction)
 
 
-def can_be_timed(config: Config) -> bool:
-    """Whether the steps of two short epochs tell how long a search takes: not where it trains candidates."""
-    from gdas_tf.strategies.base import STRATEGIES
-
-    strategy = STRATEGIES.get(config.search.strategy).from_config(config)
-    return strategy.trains_supernet and not strategy.then_trials
-
-
 def _time(cell: Cell) -> dict[str, Any]:
-    from gdas_tf.data.dataset import search_halves, steps_per_epoch
-    from gdas_tf.training import timing
-
-    config = cell.config
-    started = time.monotonic()
-    data = pipeline.load_data(config)
-    loading = time.monotonic() - started
-    train_size = len(data.train)
-    halves = min(map(len, search_halves(data.train.labels, config.seed)))
-    found: dict[str, Any] = {"loading": loading, "training_images": train_size}
-    if not cell.random and cell.search_of is None and can_be_timed(config):
-        steps = steps_per_epoch(halves, config.search.batch_size)
-        epochs, judging = timing.time_search(config, data)
-        found["search"] = _costs(epochs, steps)
-        found["search"]["before"] += seconds_of_judging(config, judging, halves)
-        found["search_epochs"] = config.search.epochs
-        found["search_steps"] = steps * config.search.epochs
-    steps = steps_per_epoch(train_size, config.retrain.batch_size)
-    found["retrain"] = _costs(timing.time_retraining(config, data, draw(config)), steps)
-    found["retrain_steps"] = steps * config.retrain.epochs
-    return found
-
-
-def _costs(found: Seconds, steps: int) -> dict[str, float]:
-    """Seconds of a step, of all that comes before the first, and of the timing.
-
-    Args:
-        found: what was timed.
-        steps: of an epoch, whose end counts with them.
-    """
-    return {
-        "step": found.step + found.ending / steps,
-        "before": found.before,
-        "seconds": found.spent,
-    }
+    """What `gdas_tf.pipeline.division.Costs` has of a run, and the seconds that its timing took."""
+    data = pipeline.load_data(cell.config)
+    start_tensorflow()
+    begun = time.monotonic()
+    found = time_stages(cell.config, data, searched=not cell.random and cell.search_of is None)
+    return {**found.to_plain(), "spent": time.monotonic() - begun}
 
 
 def _take_search(folder: StudyFolder, cell: Cell) -> None:

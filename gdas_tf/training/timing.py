@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from gdas_tf.strategies.base import STRATEGIES
 from gdas_tf.strategies.trial_fields import TrialFields
 from gdas_tf.training.retraining import retrain
 from gdas_tf.training.search import search
+from gdas_tf.training.seconds import Seconds, TrialSeconds
 from gdas_tf.training.trials import Trials
 
 if TYPE_CHECKING:
@@ -31,26 +32,6 @@ if TYPE_CHECKING:
 
 STEPS = 8
 """Steps of an epoch that is timed."""
-
-
-class Seconds(NamedTuple):
-    """What a stage takes.
-
-    Args:
-        before: Seconds before its first step, and what that takes more than another: the graph is built.
-        step: Of a step.
-        ending: From the last step of an epoch to the first of the next, as to write the checkpoint.
-        spent: What the timing took itself.
-    """
-
-    before: float
-    step: float
-    ending: float
-    spent: float
-
-    def epochs(self, count: int, steps: int) -> float:
-        """Seconds of so many epochs of so many steps, without `before`."""
-        return count * (steps * self.step + self.ending)
 
 
 def time_search(config: Config, data: DataSet) -> tuple[Seconds, tuple[float, float]]:
@@ -85,26 +66,6 @@ def time_retraining(config: Config, data: DataSet, genotype: Genotype | None) ->
     return timer.seconds()
 
 
-class TrialSeconds(NamedTuple):
-    """What a short training of a candidate takes.
-
-    Args:
-        to_start: Seconds until the first worker is ready.
-        before: Before the first step of a training.
-        step: Of a step.
-        judging: Of the loss on D_V, all of it.
-    """
-
-    to_start: float
-    before: float
-    step: float
-    judging: float
-
-    def training(self, epochs: int, steps: int) -> float:
-        """Seconds of a training of so many epochs of so many steps."""
-        return self.before + epochs * steps * self.step + self.judging
-
-
 def time_trial(config: Config, data: DataSet, genotype: Genotype) -> TrialSeconds:
     """Times a training of a few steps as a candidate of the strategy has it."""
     own = config.strategy if isinstance(config.strategy, TrialFields) else TrialFields()
@@ -116,20 +77,13 @@ def time_trial(config: Config, data: DataSet, genotype: Genotype) -> TrialSecond
         run = Run.create(Path(folder) / "run", config.override({**short, **_NO_STOP}))
         with Trials(run.config, data, run) as trials:
             found = trials.measure(genotype, 2)
+    limits = fewer.values() if short else (own.images, own.validation_images)
     halves = search_halves(data.train.labels, config.seed)
-    timed = [min(len(half), count) for half, count in zip(halves, fewer.values(), strict=True)]
-    whole = [
-        min(len(half), limit or len(half))
-        for half, limit in zip(halves, (own.images, own.validation_images), strict=True)
-    ]
-    if not short:
-        timed = whole
-    steps = 2 * steps_per_epoch(timed[0], batch_size) - 1
+    trained, judged = (min(len(half), limit or len(half)) for half, limit in zip(halves, limits, strict=True))
+    steps = 2 * steps_per_epoch(trained, batch_size) - 1
     judging = found["seconds"] - found["seconds_to_last_step"]
     step = (found["seconds_to_last_step"] - found["seconds_to_first_step"]) / max(steps, 1)
-    # A step forward alone takes a third of one that trains.
-    more = (whole[1] - timed[1]) / batch_size * step / 3
-    return TrialSeconds(found["to_start"], found["seconds_to_first_step"], step, judging + more)
+    return TrialSeconds(found["to_start"], found["seconds_to_first_step"], step, judging, judged)
 
 
 _NO_STOP = dict.fromkeys(STOPS)

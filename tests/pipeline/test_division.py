@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -14,15 +15,17 @@ from gdas_tf.pipeline.division import (
     Images,
     divide,
     epochs_within,
+    search_within,
     seconds_of,
     seconds_of_rounds,
+    seconds_of_search,
 )
-from gdas_tf.training.timing import Seconds, TrialSeconds
+from gdas_tf.training.seconds import Seconds, TrialSeconds
 
 IMAGES = Images(training=2000, d_t=1000, d_v=1000, test=500)
 SEARCH = Seconds(before=10.0, step=0.1, ending=0.2, spent=14.0)
 RETRAIN = Seconds(before=5.0, step=0.2, ending=0.1, spent=8.0)
-TRIAL = TrialSeconds(to_start=5.0, before=4.0, step=0.1, judging=1.0)
+TRIAL = TrialSeconds(to_start=5.0, before=4.0, step=0.1, judging=1.0, judged=1000)
 SMALL = Config.preset("quick").override(
     {"benchmark.seconds": 1.0}
 )  # 30 epochs of the search, 40 of the retraining
@@ -122,3 +125,22 @@ def test_the_epochs_of_a_retraining_fit_into_what_is_left() -> None:
         < 7 + RETRAIN.before + RETRAIN.epochs(epochs + 1, 31)
     )
     assert epochs_within(SMALL, RETRAIN, IMAGES, -5.0) == 1  # there is always a network
+
+
+@pytest.mark.parametrize("strategy", ["gdas", "evolution", "race", "robust"])
+@pytest.mark.parametrize("seconds", [100.0, 150.0, 1000.0])
+def test_a_search_within_some_seconds_uses_them_and_leaves_the_retraining(
+    strategy: str, seconds: float
+) -> None:
+    config = SMALL.override({"search.strategy": strategy})
+    costs = Costs(IMAGES, RETRAIN, SEARCH if strategy != "race" else None)
+    if strategy in ("race", "robust"):
+        costs = costs._replace(trial=TRIAL)
+    found = search_within(config, costs, seconds)
+    assert 0.6 * min(seconds, 10 + 250 * 1.7) < seconds_of_search(found, costs) <= seconds
+    assert found.retrain == config.retrain
+
+
+def test_costs_are_read_as_they_were_written() -> None:
+    for costs in (COSTS, Costs(IMAGES, RETRAIN, None, (2.0, 0.1), TRIAL)):
+        assert Costs.from_plain(json.loads(json.dumps(costs.to_plain()))) == costs

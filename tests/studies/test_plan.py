@@ -6,23 +6,29 @@ import pytest
 
 from gdas_tf.durations import parse_duration
 from gdas_tf.errors import UsageError
+from gdas_tf.pipeline.division import Costs, Images
+from gdas_tf.studies import plan
 from gdas_tf.studies.built_in import built_in
 from gdas_tf.studies.grid import Study
-from gdas_tf.studies.plan import Costs, costs, equal_compute, fit, what_it_sees
+from gdas_tf.studies.plan import costs, equal_compute, fit, what_it_sees
+from gdas_tf.training.seconds import Seconds, TrialSeconds
 
 STUDY = built_in("verdict")
-COST = Costs({"search": 100.0, "random": 0.0}, {"search": 50.0, "random": 50.0}, measuring=10.0)
+COST = plan.Costs({"search": 100.0, "random": 0.0}, {"search": 50.0, "random": 50.0}, measuring=10.0)
 
 
 def timing(**search_steps: float) -> dict:
     """An outcome of the phase `timing`: a step of the search takes what is given, one of a training 0.5 s."""
+    trial = TrialSeconds(to_start=2.0, before=1.0, step=0.1, judging=0.5, judged=1000)
     result = {
         arm: {
-            "search": {"step": step, "before": 4.0, "seconds": 4.0 + 16 * step},
-            "search_steps": 100,
-            "search_epochs": 16,
-            "retrain": {"step": 0.5, "before": 2.0, "seconds": 10.0},
-            "retrain_steps": 40,
+            **Costs(
+                Images(training=2000, d_t=1000, d_v=1000, test=500),
+                Seconds(before=2.0, step=0.5, ending=0.0, spent=8.0),
+                Seconds(before=4.0, step=step, ending=0.0, spent=6.0),
+                trial=trial if arm == "race" else None,
+            ).to_plain(),
+            "spent": 20.0,
         }
         for arm, step in search_steps.items()
     }
@@ -62,10 +68,13 @@ def test_a_budget_that_buys_less_than_two_of_each_is_refused() -> None:
 def test_costs_come_from_steps() -> None:
     study = Study(name="s", arms={"a": {}, "b": {"derive.ranks": [2, 3]}})
     found = costs(study, [timing(a=0.2, b=0.2)])
-    assert found.search == {"a": pytest.approx(24.0), "b": 0.0}  # 4 + 100 * 0.2; b takes the search of a
-    # 100 s of the timing, of which the epochs took 2 * (7.2 + 10), for two arms; and 3 s to start.
-    start = (100.0 - 2 * (4.0 + 16 * 0.2 + 10.0)) / 2 + 3.0
-    assert found.training["a"] == pytest.approx(start + 2.0 + 40 * 0.5)
+    # Of 1,000 images 15 full batches of 64, for 30 epochs; b takes the search of a.
+    assert found.search == {"a": pytest.approx(4.0 + 30 * 15 * 0.2), "b": 0.0}
+    # 100 s of the timing, of which the stages took 2 * 20, for two arms; and 3 s to start.
+    start = (100.0 - 2 * 20.0) / 2 + 3.0
+    assert found.training["a"] == pytest.approx(start + 2.0 + 40 * 31 * 0.5)
+    slower = costs(study, [timing(a=0.2, b=0.2), timing(a=0.4, b=0.2)])  # the mean of two processes
+    assert slower.search["a"] == pytest.approx(4.0 + 30 * 15 * 0.3)
 
 
 def test_equal_compute_gives_a_slow_search_fewer_epochs() -> None:
@@ -73,6 +82,19 @@ def test_equal_compute_gives_a_slow_search_fewer_epochs() -> None:
     found = equal_compute(study, [timing(a=0.2, b=0.4)])
     assert found.arm_config("a").search.epochs == 16
     assert found.arm_config("b").search.epochs == 8
+
+
+def test_equal_compute_gives_a_race_as_many_candidates_as_the_time_buys() -> None:
+    arms = {"a": {}, "race": {"search.strategy": "race"}}
+    study = Study(name="s", config={"search.epochs": 16}, arms=arms)
+    timings = [timing(a=0.2, race=0.2)]
+    whole = costs(study, timings).search
+    found = equal_compute(study, timings)
+    race = found.arm_config("race")
+    assert race.strategy != study.arm_config("race").strategy
+    assert race.retrain == study.arm_config("race").retrain
+    assert 0.6 * whole["a"] < costs(found, timings).search["race"] <= whole["a"]
+    assert found.arm_config("a") == study.arm_config("a")
 
 
 def test_what_will_be_seen_is_said() -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gdas_tf.config.config import Config
 from gdas_tf.errors import UsageError
+from gdas_tf.pipeline.division import Costs, Images, seconds_of_search
 from gdas_tf.studies import presets
 from gdas_tf.studies.executors import Task
 from gdas_tf.studies.folder import StudyFolder
 from gdas_tf.studies.presets import Estimate, estimate
-from gdas_tf.studies.work import can_be_timed
+from gdas_tf.training.seconds import Seconds, TrialSeconds
 
 
 class Timed:
@@ -29,9 +31,13 @@ class Timed:
         study = StudyFolder(task.folder).study()
         arm = task.names[0]
         self.data = dict(np.load(study.arm_config(arm).data.name))
-        found = {"retrain": {"step": 0.5, "before": 4.0, "seconds": 6.0}, "retrain_steps": 2}
-        if can_be_timed(study.arm_config(arm)):
-            found |= {"search": {"step": 0.5, "before": 2.0, "seconds": 4.0}, "search_steps": 2}
+        few = Images(training=256, d_t=128, d_v=128, test=10)
+        retrain = Seconds(before=4.0, step=0.5, ending=0.0, spent=6.0)
+        costs = Costs(few, retrain, Seconds(before=2.0, step=0.5, ending=0.0, spent=4.0))
+        if study.arm_config(arm).search.strategy == "robust":
+            trial = TrialSeconds(to_start=5.0, before=3.0, step=0.5, judging=1.0, judged=128)
+            costs = costs._replace(judging=(1.0, 0.01), trial=trial)
+        found = {**costs.to_plain(), "spent": 10.0}
         future: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
         future.set_result({"ok": True, "result": {arm: found}, "seconds": 20.0, "peak_mib": 900.0})
         return future
@@ -61,10 +67,15 @@ def test_steps_are_those_of_all_images(machine: Timed) -> None:
     assert set(machine.data["y_train"].tolist()) == set(range(10))
 
 
-def test_trainings_of_candidates_are_not_timed(machine: Timed) -> None:
+def test_trainings_of_candidates_count_with_all_images(machine: Timed) -> None:
     found = estimate((32, 32, 3), 300, 500, ["robust"])
-    assert found[0].search is None and found[0].training > 0
     assert len(machine.data["x_train"]) == 600  # every class has images
+    config = Config.preset("robust")
+    trial = TrialSeconds(to_start=5.0, before=3.0, step=0.5, judging=1.0, judged=128)
+    search = Seconds(before=2.0, step=0.5, ending=0.0, spent=4.0)
+    costs = Costs(Images(500, 250, 250, 0), search, search, (1.0, 0.01), trial)
+    assert found[0].search == pytest.approx(seconds_of_search(config, costs))
+    assert found[0].search > seconds_of_search(config, costs._replace(trial=None))
 
 
 def test_a_preset_that_does_not_fit_the_images_says_so(machine: Timed) -> None:
