@@ -86,7 +86,7 @@ def draw_sizes(runs: Sequence[Mapping[str, Any]], arms: Sequence[str], path: str
 
 
 def draw_incumbents(curves: Mapping[str, Sequence[tuple[float, float]]], path: str | Path) -> None:
-    """Draws the expected best accuracy against the compute that it took.
+    """Draws the expected test accuracy of the incumbent against the compute that it took.
 
     Args:
         curves: by arm (seconds, accuracy in %) after 1, 2, … runs.
@@ -108,7 +108,7 @@ def draw_incumbents(curves: Mapping[str, Sequence[tuple[float, float]]], path: s
                 **style,
             )
         axes.set_xlim(left=0.0)
-        _finish(axes, "minutes of search and training", "expected best accuracy")
+        _finish(axes, "minutes of search and training", "expected test accuracy of the incumbent")
         figure.legend(loc="outside right upper", fontsize=8.5)
         save(figure, path)
 
