@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -34,26 +33,28 @@ def small(genotype, image_shape, classes, *, training=False, seed=None, **option
         return keras.Model(image, {"logits": logits})
     return keras.Model(image, layers.Softmax(name="probabilities")(logits))
 
-NETWORKS.register("NAME", Network(small))
+NETWORKS.register("small", Network(small))
 """
 
 COMMON = """
 plugins: [small.py]
 data: {name: noise.npz, padding: 0}
-retrain: {network: NAME, epochs: 2, batch_size: 16, auxiliary_weight: 0, drop_path: 0, cutout: 0}
+retrain: {network: small, epochs: 2, batch_size: 16, auxiliary_weight: 0, drop_path: 0, cutout: 0}
 search: {epochs: 4, channels: 2, cells: 1, nodes: 2, batch_size: 16, operations: "skip_connect,max_pool_3x3"}
 """
 
 
-def lay_out(folder: Path, arms: str, seeds: int, random: int) -> None:
-    """Writes data, plugin and study.yaml into a folder."""
-    name = f"small_{zlib.crc32(str(folder).encode())}"  # a process may load the plugins of several folders
-    (folder / "small.py").write_text(PLUGIN.replace("NAME", name))
+def lay_out(folder: Path, arms: str, seeds: int, random: int, network: str = "small") -> None:
+    """Writes data, plugin and study.yaml into a folder.
+
+    A process that loads the plugins of two folders needs another name for the second's network.
+    """
+    (folder / "small.py").write_text(PLUGIN.replace('"small"', f'"{network}"'))
     generator = np.random.default_rng(0)
     labels = np.arange(160) % 2
     images = generator.integers(0, 120, (160, 8, 8, 1), np.uint8) + 100 * labels[:, None, None, None]
     np.savez(folder / "noise.npz", images=images.astype(np.uint8), labels=labels)
-    common = "".join(f"  {line}\n" for line in COMMON.replace("NAME", name).strip().splitlines())
+    common = "".join(f"  {line}\n" for line in COMMON.replace("small,", f"{network},").strip().splitlines())
     (folder / "mine.yaml").write_text(f"seeds: {seeds}\nrandom: {random}\nconfig:\n{common}arms:\n{arms}")
 
 

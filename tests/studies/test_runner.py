@@ -198,7 +198,7 @@ def test_ctrl_c_ends_all_and_says_how_to_go_on(tmp_path) -> None:
 
 
 def test_a_full_disk_ends_it_and_it_goes_on_when_there_is_space(tmp_path) -> None:
-    lay_out(tmp_path, "  one: {cells: random}\n  two: {cells: random}\n", seeds=2, random=2)
+    lay_out(tmp_path, "  one: {cells: random}\n  two: {cells: random}\n", seeds=2, random=2, network="other")
     (tmp_path / "mine.yaml").open("a").write("questions: [[one, two]]\n")
     with small_disk(tmp_path / "out", "8m") as out:
         code, _, err = run(tmp_path, "mine.yaml", "out", "--jobs", "1", "--plan")
