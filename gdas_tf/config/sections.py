@@ -69,8 +69,8 @@ class DataConfig(Section):
     )
     cache_dir: Annotated[Text | None, IfAny, Metavar("FOLDER")] = Field(
         None,
-        description="where images of sets too big for memory are kept decoded; not set: the user's "
-        "cache folder",
+        description="where images are kept decoded that took long to decode, or are too many for memory; "
+        "not set: the user's cache folder",
     )
     image_size: Annotated[Annotated[int | tuple[int, int], Pixels()] | None, IfAny, Metavar("N|HxW")] = Field(
         None, description="resize images to squares of N pixels, or to height x width, as 48x64"

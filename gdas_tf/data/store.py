@@ -1,4 +1,7 @@
-"""The images of a source as arrays: in memory or, when they are too many, decoded once into a cache."""
+"""The images of a source as arrays: in memory or, when they are too many, decoded once into a cache.
+
+Those in memory are kept on the disk, too, where decoding them takes long (`gdas_tf.data.decoded`).
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
+from gdas_tf.data import decoded
 from gdas_tf.data.sources.base import Part, Source
 from gdas_tf.data.stored_images import StoredImages
 from gdas_tf.errors import RunError, UsageError
@@ -24,6 +29,7 @@ MEMORY_LIMIT = 4 * 2**30
 """Bytes of images that are kept in memory; more are read from the cache on disk."""
 
 _VERSION = 1  # of the decoding; another number makes older caches invisible
+_CHUNK = 1024  # images
 _MARGIN = 2**28  # bytes that a full cache must leave free on the disk
 
 Arrays = tuple[np.ndarray | StoredImages, np.ndarray]
@@ -53,12 +59,48 @@ def read_source(
     else:
         counts = (source.train.count - int(held_out.sum()), int(held_out.sum()))
     size = sum(counts) * math.prod(source.image_shape)
+    folder = _cache_of(cache_dir, needed=size > MEMORY_LIMIT)
     if size > MEMORY_LIMIT:
-        folder = user_path(cache_dir, "data.cache_dir") if cache_dir else default_cache_dir()
         return _from_cache(source, held_out, counts, size, folder)
     train, test = (_MemorySink(count, source.image_shape) for count in counts)
-    _read(source, held_out, train, test)
+    keeps = folder is not None and source.decodes
+    found = decoded.kept(source, folder) if keeps else None
+    begun = time.monotonic()
+    _read(found or source, held_out, train, test)
+    if keeps and not found and time.monotonic() - begun > decoded.SLOW:
+        decoded.keep(source, folder, lambda part: _in_order(part, held_out, train.arrays(), test.arrays()))
     return train.arrays(), test.arrays()
+
+
+def _in_order(
+    part: str, held_out: np.ndarray | None, train: Arrays, test: Arrays
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Gives images and labels in the order of the source, those that were held out where they came from."""
+    if held_out is None:
+        yield train if part == "train" else test
+        return
+    places = np.where(held_out, np.cumsum(held_out), np.cumsum(~held_out)) - 1
+    for start in range(0, len(places), _CHUNK):
+        chunk, out = places[start : start + _CHUNK], held_out[start : start + _CHUNK]
+        yield tuple(
+            np.where(out.reshape(-1, *[1] * (one.ndim - 1)), _at(other, chunk), _at(one, chunk))
+            for one, other in zip(train, test, strict=True)
+        )
+
+
+def _at(array: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The elements at some places; any where there is none, as it is not looked at."""
+    return array[np.minimum(places, len(array) - 1)]
+
+
+def _cache_of(cache_dir: str | Path | None, needed: bool) -> Path | None:
+    """The folder of the cache; None if nobody knows where, and it is not needed."""
+    try:
+        return user_path(cache_dir, "data.cache_dir") if cache_dir else default_cache_dir()
+    except UsageError:
+        if needed:
+            raise
+        return None
 
 
 def default_cache_dir() -> Path:

@@ -86,6 +86,7 @@ class Source:
         train: training images.
         test: test images; None if the source has none apart.
         fingerprint: gives a text that changes whenever the images do.
+        decodes: whether images have to be decoded to be read, which may take long.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Source:
     train: Part
     test: Part | None
     fingerprint: Callable[[], str]
+    decodes: bool = True
 
 
 def from_arrays(
@@ -153,4 +155,5 @@ def from_arrays(
         part(*train),
         part(*test) if test else None,
         fingerprint,
+        decodes=False,
     )

@@ -245,8 +245,9 @@ def _common_size(path: Path, files: Sequence[Path], sizes: Sequence[tuple[int, i
 
 
 def _fingerprint(path: Path, files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(path.resolve()).encode())
     for file in files:
         about = file.stat()
-        digest.update(f"{file.relative_to(path)}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+        changed = (about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+        digest.update(f"{file.relative_to(path)}\0{changed}\n".encode())
     return digest.hexdigest()
