@@ -253,6 +253,7 @@ def test_benchmark_prints_what_it_cannot_write(gdas, finished, tmp_path):
     assert "p50 ms" in result.out and "a part of the path is a file" in result.err
 
 
+@pytest.mark.slow
 def test_closing_table(gdas, finished, tmp_path):
     run = copy_of(finished[0], tmp_path / "copy")
     result = gdas("run", run.path, "--resume")  # everything but the measurements is there already
@@ -276,7 +277,10 @@ def test_derive_from_logits(gdas, finished):
     assert Genotype.load("other.json") != Genotype.load(run.file("genotype.json"))
 
 
-@pytest.mark.parametrize("form", ["file", "name", "text"])
+@pytest.mark.parametrize(
+    "form",
+    ["file", pytest.param("name", marks=pytest.mark.slow), pytest.param("text", marks=pytest.mark.slow)],
+)
 def test_retrain_a_genotype(form, gdas, finished, tiny_data):
     genotype = {
         "file": str(finished[0].file("genotype.json")),
@@ -307,6 +311,7 @@ def test_draw_a_genotype(gdas):
     assert all(Path(line).exists() for line in result.out.splitlines())
 
 
+@pytest.mark.slow
 def test_default_run_directories_are_numbered(gdas, tiny_data):
     options = ["--retrain-epochs", 1, "--retrain-channels", 2, "--data", tiny_data, "--genotype", SMALL_CELLS]
     for expected in ("runs/bars-quick", "runs/bars-quick-2"):
@@ -318,6 +323,7 @@ def test_default_run_directories_are_numbered(gdas, tiny_data):
 # --- stopping and resuming --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_twice_and_resumed_ends_like_never_stopped(gdas, finished, tiny_data, tmp_path):
     reference, _ = finished
     directory = tmp_path / "killed"
@@ -347,7 +353,10 @@ def test_killed_twice_and_resumed_ends_like_never_stopped(gdas, finished, tiny_d
 
 @pytest.mark.parametrize(
     ("how", "code", "words"),
-    [(signal.SIGINT, 130, "stopped by Ctrl-C"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+    [
+        (signal.SIGINT, 130, "stopped by Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, "stopped by SIGTERM", marks=pytest.mark.slow),
+    ],
 )
 def test_interrupt_says_how_to_go_on(how, code, words, tiny_data, tmp_path):
     directory = tmp_path / "run"
@@ -553,6 +562,7 @@ def test_model_that_does_not_fit_the_data(gdas, finished):
     assert "classes 3, 4, 5 and 4 more are new" in line
 
 
+@pytest.mark.slow
 def test_disk_fills_up_in_the_middle(gdas, tiny_data, tmp_path, monkeypatch):
     import errno
 

@@ -199,6 +199,7 @@ def test_what_was_refused_is_not_kept(gdas, found):
 # --- later stages take what there is ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_with_another_onnx_file_alone(gdas, found):
     shutil.copytree(found, "run")
     code, out, err = gdas("run", "run", "--resume", *REST, "--export-formats", "onnx_int8", "--json")
@@ -211,6 +212,7 @@ def test_run_with_another_onnx_file_alone(gdas, found):
     assert "export/model.onnx" not in result["files"]
 
 
+@pytest.mark.slow
 def test_run_without_an_onnx_file(gdas, found):
     shutil.copytree(found, "run")
     code, out, err = gdas("run", "run", "--resume", *REST, "--export-formats", "saved_model,tflite")
@@ -263,6 +265,7 @@ def test_a_failure_within_a_stage(command, gdas, monkeypatch):
     assert err.splitlines()[-1].endswith(f"go on with: gdas-tf {command} run --resume")
 
 
+@pytest.mark.slow
 def test_a_training_that_diverged_would_do_so_again(gdas, found, monkeypatch):
     shutil.copytree(found, "run")
 

@@ -44,6 +44,7 @@ def _verified(run: str) -> dict:
     return formats["onnx"]
 
 
+@pytest.mark.slow
 def test_a_published_cell_goes_from_its_name_to_a_verified_file(capsys: pytest.CaptureFixture) -> None:
     name = "AmoebaNet-A"  # five nodes, some of which are concatenated, and conv_7x1_1x7
     tiny = [*TINY, "--retrain-auxiliary-weight", "0", "--retrain-drop-path", "0"]

@@ -281,6 +281,7 @@ def test_retraining_takes_the_data_of_its_search(place):
     assert read_record(run).identity == other.identity
 
 
+@pytest.mark.slow
 def test_test_folder_that_goes_away(tmp_path, monkeypatch, gdas):
     monkeypatch.chdir(tmp_path)
     for number, folder in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):

@@ -116,8 +116,8 @@ ALL_KINDS = Genotype.from_text(
     ("genotype", "shape", "head_norm"),
     [
         ("GDAS_V1", (16, 16, 3), False),
-        ("GDAS_V1", (16, 16, 3), True),
-        ("GDAS_F1", (17, 19, 3), False),
+        pytest.param("GDAS_V1", (16, 16, 3), True, marks=pytest.mark.slow),
+        pytest.param("GDAS_F1", (17, 19, 3), False, marks=pytest.mark.slow),
         (ALL_KINDS, (13, 12, 1), True),
         ("DARTS_V2", (66, 65, 3), False),
     ],

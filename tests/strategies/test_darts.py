@@ -267,6 +267,7 @@ def test_the_loss_on_d_v_falls(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_a_verified_onnx_file(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 255, (48, 8, 8, 1), np.uint8)

@@ -283,7 +283,7 @@ CASES = {
 
 @pytest.mark.parametrize(
     "case",
-    [name if name in ("topology", "all") else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+    [name if name == "topology" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
 )
 def test_a_resumed_search_ends_in_the_same_bits(case: str, tmp_path: Path) -> None:
     config = settings({"search.operations": ",".join(OPERATIONS), **CASES[case]})

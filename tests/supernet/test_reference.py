@@ -138,7 +138,9 @@ def test_batch_norm_after_pooling(size: tuple[int, int]) -> None:
     assert _worst(differences) < (BOUND, "")
 
 
-@pytest.mark.parametrize("size", [(8, 8), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(
+    "size", [pytest.param((8, 8), marks=pytest.mark.slow), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}"
+)
 def test_operations_of_other_published_spaces(size: tuple[int, int]) -> None:
     differences = _differences(_supernet(SearchSpace(ASYMMETRIC), size), size, 1, ("weights", "architecture"))
     assert _worst(differences) < (BOUND, "")

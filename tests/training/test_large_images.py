@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from strategy_searches import images, settings
 
 from gdas_tf.config.config import Config
 from gdas_tf.config.former import completed
@@ -19,7 +20,6 @@ from gdas_tf.supernet.stems import CifarStem, ImageNetStem
 from gdas_tf.training.retraining import evaluate, learning_rate_of, retrain
 from gdas_tf.training.search import build_search_model, search
 from gdas_tf.training.trials import trial_config
-from tests.strategy_searches import images, settings
 
 TINY = {
     "search.nodes": 1,

@@ -107,6 +107,7 @@ def test_metrics_of_every_epoch(finished: tuple[Run, keras.Model]) -> None:
     assert all(0 <= line["accuracy"] <= 1 and line["seconds"] > 0 for line in lines)
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_gives_the_same_weights(
     finished: tuple[Run, keras.Model], data: DataSet, tmp_path: Path
 ) -> None:
@@ -337,7 +338,9 @@ def test_a_retraining_without_the_norm_of_its_head_does_not_go_on_with_it(
         Run(run.path, other).load_checkpoint("retrain")
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"]
+)
 def test_mixed_precision_learns_and_resumes(precision: str, data: DataSet, tmp_path: Path) -> None:
     settings = config(precision=precision, epochs=5, drop_path=0)
     whole, broken = (Run.create(tmp_path / name, settings) for name in ("whole", "broken"))

@@ -457,18 +457,21 @@ def test_sgd_clips_and_serializes() -> None:
     [
         {},
         {"search__reduction": "fixed", "search__sampler": "direct", "search__channels": 8},
-        {"search__operations": "gdas-12", "search__macro": "official"},
-        {"search__precision": "mixed_bfloat16"},
+        pytest.param({"search__operations": "gdas-12", "search__macro": "official"}, marks=pytest.mark.slow),
+        pytest.param({"search__precision": "mixed_bfloat16"}, marks=pytest.mark.slow),
         {"search__precision": "mixed_float16"},
-        {
-            "search__pool_norm": True,
-            "search__unsampled": "decayed",
-            "search__nesterov": False,
-            "search__weight_schedule": "epoch",
-            "search__sample_per": "cell",
-            "search__clip_norm": 0,
-            "search__weight_learning_rate": 0.03,
-        },
+        pytest.param(
+            {
+                "search__pool_norm": True,
+                "search__unsampled": "decayed",
+                "search__nesterov": False,
+                "search__weight_schedule": "epoch",
+                "search__sample_per": "cell",
+                "search__clip_norm": 0,
+                "search__weight_learning_rate": 0.03,
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["gumbel", "fixed-direct", "gdas-12", "bfloat16", "float16", "2019"],
 )
@@ -486,6 +489,7 @@ def test_search_learns(tmp_path: Path, changes: dict) -> None:
     assert not np.array_equal(logits["normal"][0], logits["normal"][-1])
 
 
+@pytest.mark.slow
 def test_branches_compiled_with_xla_give_the_same_step() -> None:
     losses = []
     for jit_compile in (False, True):
