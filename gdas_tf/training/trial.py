@@ -18,7 +18,7 @@ from gdas_tf.data.dataset import eval_batches, search_halves, steps_per_epoch, t
 from gdas_tf.keras_backend import keras
 from gdas_tf.networks.derived import count_parameters
 from gdas_tf.numerics.losses import cross_entropy, hits
-from gdas_tf.runtime import graphs_as_written
+from gdas_tf.runtime import graphs_as_written, graphs_forgotten
 from gdas_tf.training.augmenting import augmentation_of
 from gdas_tf.training.retraining import (
     RetrainingModel,
@@ -77,6 +77,10 @@ class TrialTrainer:
         Raises:
             UsageError: The network cannot be built for the images.
         """
+        with graphs_forgotten():
+            return self._train(config, genotype)
+
+    def _train(self, config: Config, genotype: Genotype | None) -> dict[str, Any]:
         begun = time.perf_counter()
         settings = config.retrain
         balance = balance_of(config, self.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import math
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from gdas_tf.config.config import Config
 from gdas_tf.data.dataset import DataSet, Split, search_halves
@@ -246,6 +248,23 @@ def test_drop_path_grows_as_in_the_retraining_and_a_deployed_network_is_judged_o
     assert rates == [0.0, 0.1, 0.0]
     judged = [len(labels) for _, labels in trainer._batches["judge", 20]]
     assert judged == [20, 20, 5] and sum(judged) == len(trainer.halves[1])
+
+
+def test_a_process_that_trains_many_keeps_no_graph() -> None:
+    trainer = TrialTrainer(_data(), 0)
+    depthwise = Genotype.from_text("normal=dil3@0+sep3@1 reduction=max3@0+skip@1")
+    config = _config(retrain__epochs=1, retrain__cutout=0)
+
+    def graphs() -> list[str]:
+        gc.collect()
+        found = (each for each in gc.get_objects() if isinstance(each, FuncGraph))
+        return [graph.name for graph in found if graph.name in ("train_step", "judge")]
+
+    before = len(graphs())
+    trainer.train(config, depthwise)
+    trainer.train(config, depthwise)
+    # What was traced last may still be in a cache of TensorFlow's.
+    assert len(graphs()) <= before + 2
 
 
 def test_some_images_are_drawn_of_each_half() -> None:
