@@ -184,7 +184,12 @@ def test_a_tuning_that_is_killed_goes_on_and_its_best_can_be_trained(folder, mon
     after = {one["number"]: one for one in TuningFolder(folder / "out").trials()}
     assert {number: after[number] for number in kept} == kept
     assert f"{len(kept)} trials have ended already" in err
-    assert main(["retrain", "--config", "out/best.yaml", "--run-dir", "better"]) == 0
+    assert (
+        main(
+            ["retrain", "--genotype", "out/genotype.json", "--config", "out/best.yaml", "--run-dir", "better"]
+        )
+        == 0
+    )
     assert Run.open("better").finished("retrain")
     assert main(["tune", "out"]) == 2  # it exists
     assert main(["tune", "out", "--report"]) == 0
