@@ -80,7 +80,9 @@ def run(name: str, space: str, data: str, options: argparse.Namespace) -> dict[s
     done = folder.with_suffix(".json")
     if not done.exists():
         program = [sys.executable, "-m", "gdas_tf.cli", "run", str(folder)]
-        killed = _kill_on_the_way([*program, *options_of(name, space, data, options.data_dir)], folder)
+        killed = "in an earlier call of this script"
+        if not (folder / "config.yaml").exists():
+            killed = _kill_on_the_way([*program, *options_of(name, space, data, options.data_dir)], folder)
         ended = subprocess.run(
             [*program, "--resume", "--json"], capture_output=True, text=True, stdin=subprocess.DEVNULL
         )

@@ -92,8 +92,9 @@ class Halving:
             if math.isinf(first.loss):
                 raise RunError(
                     f"{self.name}: all {len(ranked)} candidates failed in the rung of {epochs} epochs, the "
-                    f"first one because {first.failed}; lower {self.name}.learning_rate, or remove the files "
-                    "of search/trials to train them again"
+                    f"first one because {first.failed}; of a loss that is no number, lower "
+                    f"{self.name}.learning_rate; of a process that died, give it more memory or other sizes; "
+                    "remove the files of search/trials to train them again"
                 )
             yield _metrics(epochs, ranked)
             running = self._go_on(running, [candidate for candidate, _ in ranked])
