@@ -319,8 +319,9 @@ class Evolution(ChoosingStrategy):
             if number == self.candidates and population.best[0] is None:
                 raise RunError(
                     f"evolution: all {len(written)} trainings failed, the last one because {outcome.failed}; "
-                    "of a loss that is no number, lower evolution.learning_rate; of a process that died, give "
-                    "it more memory or other sizes; remove the files of search/trials to train them again"
+                    "of a loss that is no number, lower evolution.learning_rate; of a process that died, "
+                    "give it more memory or other sizes; remove the files of search/trials to train them "
+                    "again"
                 )
             if population.best[0] is not None:
                 self.best, self.best_loss = population.best
