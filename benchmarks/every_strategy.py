@@ -28,7 +28,7 @@ STRATEGIES = {
     "gdas, all options": {"gates": "all", "samples": "2", "topology": "derived"},
     "darts": {},
     "darts, second order": {"order": "second"},
-    "enas": {"samples": "5"},
+    "enas": {"candidates": "5"},
     "random": {},
     "random, best of 20": {"candidates": "20"},
     "evolution": {"population": "8", "sample": "3", "candidates": "20"},
@@ -110,7 +110,7 @@ def _kill_on_the_way(command: list[str], folder: Path) -> str:
             return f"after {written[0]} was written"
         time.sleep(0.02)
     if process.returncode:
-        sys.exit(f"{' '.join(command)}\n{process.stderr.read().decode()[-2000:]}")
+        return f"it failed: {process.stderr.read().decode().strip().splitlines()[-1]}"
     return "it was finished before"
 
 
