@@ -51,6 +51,8 @@ def options_of(name: str, space: str, data: str, data_dir: str | None) -> list[s
     """The arguments of `gdas-tf run` after the run directory."""
     strategy = name.split(",")[0].split()[0]
     chosen = dict(STRATEGIES[name])
+    if space == "nasbench201":  # it keeps all edges
+        chosen.pop("topology", None)
     if name in TRAINED:
         chosen |= dict(item.split("=") for item in TRIALS.split(","))
     if strategy == "robust":
@@ -83,6 +85,8 @@ def run(name: str, space: str, data: str, options: argparse.Namespace) -> dict[s
         killed = "in an earlier call of this script"
         if not (folder / "config.yaml").exists():
             killed = _kill_on_the_way([*program, *options_of(name, space, data, options.data_dir)], folder)
+        if killed.startswith("it failed"):
+            return {"killed": "no", "error": killed}
         ended = subprocess.run(
             [*program, "--resume", "--json"], capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
