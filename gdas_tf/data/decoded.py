@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from gdas_tf.data.sources.base import Batches, Part, Source
-from gdas_tf.data.stored_images import StoredImages
+from gdas_tf.data.stored_images import ImageFile, StoredImages
 from gdas_tf.errors import RunError
 from gdas_tf.files import atomic_path, writing
 
@@ -41,10 +41,25 @@ _FAILURES = (OSError, RunError, ValueError, EOFError)
 """What reading and writing of kept images ends in on a full or read-only disk, and of a damaged file."""
 
 
-def kept(source: Source, cache: Path) -> Source | None:
+def place_of(source: Source, cache: Path) -> Path | None:
+    """Returns where the images of a source are kept; its name tells all that they depend on.
+
+    None where that cannot be found out, as of a file that has gone.
+    """
+    try:
+        fingerprint = source.fingerprint()
+    except OSError:
+        return None
+    decoders = [metadata.version(name) for name in _DECODERS]
+    counts = [part.count for part in _parts(source).values()]
+    key = json.dumps([_VERSION, decoders, fingerprint, source.image_shape, counts])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return cache / f"{_PREFIX}{source.name.replace('/', '-')[-60:]}-{digest}"
+
+
+def kept(source: Source, folder: Path) -> Source | None:
     """Returns the same source, its images read from what is kept of them; None if nothing is."""
     with contextlib.suppress(*_FAILURES):
-        folder = _folder(source, cache)
         parts = {name: _read_part(folder, name, part, source) for name, part in _parts(source).items()}
         os.utime(folder)
         return dataclasses.replace(source, **parts)
@@ -52,21 +67,20 @@ def kept(source: Source, cache: Path) -> Source | None:
 
 
 def keep(
-    source: Source, cache: Path, batches: Callable[[str], Iterator[tuple[np.ndarray, np.ndarray]]]
+    source: Source, folder: Path, batches: Callable[[str], Iterator[tuple[np.ndarray, np.ndarray]]]
 ) -> None:
     """Keeps the images of a source, if there is room for them.
 
     Args:
         source: Where they are from.
-        cache: The folder.
+        folder: `place_of` them.
         batches: Gives images and labels of "train" or "test", in the order of the source.
     """
     import filelock
 
-    parts = _parts(source)
+    parts, cache = _parts(source), folder.parent
     size = sum(part.count for part in parts.values()) * math.prod(source.image_shape)
     with contextlib.suppress(*_FAILURES, filelock.Timeout):
-        folder = _folder(source, cache)
         cache.mkdir(parents=True, exist_ok=True)
         if size > LIMIT or shutil.disk_usage(cache).free < size + _MARGIN:
             return
@@ -74,21 +88,12 @@ def keep(
             with atomic_path(folder) as temporary, writing(folder):
                 temporary.mkdir()
                 for name, part in parts.items():
-                    _write_part(temporary, name, (part.count, *source.image_shape), batches(name))
+                    _write_part(temporary, name, part.count, source.image_shape, batches(name))
             _make_room(cache, folder)
 
 
 def _parts(source: Source) -> dict[str, Part]:
     return {"train": source.train} | ({} if source.test is None else {"test": source.test})
-
-
-def _folder(source: Source, cache: Path) -> Path:
-    """Where the images of a source are kept; its name tells all that they depend on."""
-    decoders = [metadata.version(name) for name in _DECODERS]
-    counts = [part.count for part in _parts(source).values()]
-    key = json.dumps([_VERSION, decoders, source.fingerprint(), source.image_shape, counts])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return cache / f"{_PREFIX}{source.name.replace('/', '-')[-60:]}-{digest}"
 
 
 def _read_part(folder: Path, name: str, part: Part, source: Source) -> Part:
@@ -105,17 +110,17 @@ def _read_part(folder: Path, name: str, part: Part, source: Source) -> Part:
 
 
 def _write_part(
-    folder: Path, name: str, shape: tuple[int, ...], batches: Iterator[tuple[np.ndarray, np.ndarray]]
+    folder: Path,
+    name: str,
+    count: int,
+    image_shape: tuple[int, int, int],
+    batches: Iterator[tuple[np.ndarray, np.ndarray]],
 ) -> None:
-    labels = []
     with open(folder / f"{name}_images.npy", "wb") as file:
-        descr = np.lib.format.dtype_to_descr(np.dtype(np.uint8))
-        header = {"descr": descr, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for images, of_batch in batches:
-            file.write(np.ascontiguousarray(images).data)
-            labels.append(of_batch)
-    np.save(folder / f"{name}_labels.npy", np.concatenate(labels))
+        written = ImageFile(file, count, image_shape)
+        for images, labels in batches:
+            written.add(images, labels)
+    np.save(folder / f"{name}_labels.npy", np.concatenate(written.labels))
 
 
 def _make_room(cache: Path, newest: Path) -> None:

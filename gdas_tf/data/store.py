@@ -13,14 +13,13 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
 from gdas_tf.data import decoded
 from gdas_tf.data.sources.base import Part, Source
-from gdas_tf.data.stored_images import StoredImages
+from gdas_tf.data.stored_images import ImageFile, StoredImages
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import atomic_path, writing
 from gdas_tf.user_files import user_path
@@ -63,12 +62,13 @@ def read_source(
     if size > MEMORY_LIMIT:
         return _from_cache(source, held_out, counts, size, folder)
     train, test = (_MemorySink(count, source.image_shape) for count in counts)
-    keeps = folder is not None and source.decodes
-    found = decoded.kept(source, folder) if keeps else None
+    # Found out before anything is read: files that change meanwhile are not those that were read.
+    place = decoded.place_of(source, folder) if folder and source.decodes else None
+    found = decoded.kept(source, place) if place else None
     begun = time.monotonic()
     _read(found or source, held_out, train, test)
-    if keeps and not found and time.monotonic() - begun > decoded.SLOW:
-        decoded.keep(source, folder, lambda part: _in_order(part, held_out, train.arrays(), test.arrays()))
+    if place and not found and time.monotonic() - begun > decoded.SLOW:
+        decoded.keep(source, place, lambda part: _in_order(part, held_out, train.arrays(), test.arrays()))
     return train.arrays(), test.arrays()
 
 
@@ -79,18 +79,23 @@ def _in_order(
     if held_out is None:
         yield train if part == "train" else test
         return
-    places = np.where(held_out, np.cumsum(held_out), np.cumsum(~held_out)) - 1
-    for start in range(0, len(places), _CHUNK):
-        chunk, out = places[start : start + _CHUNK], held_out[start : start + _CHUNK]
+    of_train = of_test = 0
+    for start in range(0, len(held_out), _CHUNK):
+        out = held_out[start : start + _CHUNK]
+        tested = int(out.sum())
+        trained = len(out) - tested
         yield tuple(
-            np.where(out.reshape(-1, *[1] * (one.ndim - 1)), _at(other, chunk), _at(one, chunk))
+            _merged(out, one[of_train : of_train + trained], other[of_test : of_test + tested])
             for one, other in zip(train, test, strict=True)
         )
+        of_train, of_test = of_train + trained, of_test + tested
 
 
-def _at(array: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The elements at some places; any where there is none, as it is not looked at."""
-    return array[np.minimum(places, len(array) - 1)]
+def _merged(out: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """What `_read` has divided, as one again."""
+    whole = np.empty((len(out), *train.shape[1:]), train.dtype)
+    whole[~out], whole[out] = train, test
+    return whole
 
 
 def _cache_of(cache_dir: str | Path | None, needed: bool) -> Path | None:
@@ -130,32 +135,11 @@ class _MemorySink:
         return self.images, self.labels
 
 
-class _FileSink:
-    """Appends batches of images to an .npy file.
-
-    The file is written from begin to end, because filling a memory map on a full disk kills the process.
-    """
-
-    def __init__(self, file: BinaryIO, count: int, image_shape: tuple[int, int, int]) -> None:
-        self.file = file
-        self.labels: list[np.ndarray] = []
-        header = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
-            "fortran_order": False,
-            "shape": (count, *image_shape),
-        }
-        np.lib.format.write_array_header_1_0(file, header)
-
-    def add(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self.file.write(np.ascontiguousarray(images).data)
-        self.labels.append(labels)
-
-
 def _read(
     source: Source,
     held_out: np.ndarray | None,
-    train: _MemorySink | _FileSink,
-    test: _MemorySink | _FileSink,
+    train: _MemorySink | ImageFile,
+    test: _MemorySink | ImageFile,
 ) -> None:
     """Reads all images once, each to where it belongs, with a progress bar."""
     total = source.train.count + (source.test.count if source.test else 0)
@@ -220,8 +204,8 @@ def _write_cache(
             open(temporary / "train_images.npy", "wb") as train_file,
             open(temporary / "test_images.npy", "wb") as test_file,
         ):
-            train = _FileSink(train_file, counts[0], source.image_shape)
-            test = _FileSink(test_file, counts[1], source.image_shape)
+            train = ImageFile(train_file, counts[0], source.image_shape)
+            test = ImageFile(test_file, counts[1], source.image_shape)
             _read(source, held_out, train, test)
         for part, sink in (("train", train), ("test", test)):
             np.save(temporary / f"{part}_labels.npy", np.concatenate(sink.labels))

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -85,6 +85,32 @@ class StoredImages:
             if not count:
                 raise OSError(f"{self.path} ends before image {(begin - self._begin) // self._bytes}")
             done += count
+
+
+class ImageFile:
+    """Appends batches of images to an .npy file, which `StoredImages` reads, and keeps their labels.
+
+    The file is written from begin to end, because filling a memory map on a full disk kills the process.
+
+    Args:
+        file: to write to.
+        count: images in all.
+        image_shape: of each.
+    """
+
+    def __init__(self, file: BinaryIO, count: int, image_shape: tuple[int, int, int]) -> None:
+        self.file = file
+        self.labels: list[np.ndarray] = []
+        header = {
+            "descr": np.lib.format.dtype_to_descr(StoredImages.dtype),
+            "fortran_order": False,
+            "shape": (count, *image_shape),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+
+    def add(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(images).data)
+        self.labels.append(labels)
 
 
 def chunks(images: np.ndarray | StoredImages) -> Iterator[np.ndarray]:
