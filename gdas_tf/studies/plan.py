@@ -124,13 +124,18 @@ def equal_compute(study: Study, timings: Sequence[Mapping[str, Any]]) -> Study:
     """Returns the study with searches that all take as long as that of the first arm, or a little less.
 
     Epochs of the supernet, candidates and their short trainings are scaled together
-    (`gdas_tf.pipeline.division.search_within`).
+    (`gdas_tf.pipeline.division.search_within`). A strategy that does not say how many candidates it trains
+    stays as it is; where the first one does not, or searches for no time at all, all do.
     """
     first, *others = study.searched()
     whole = seconds_of_search(study.arm_config(first), _timed(timings, first))
+    if not whole or cannot_tell(study.arm_config(first)):
+        return study
     arms: dict[str, Arm] = dict(study.arms)
     for arm in others:
         config = study.arm_config(arm)
+        if cannot_tell(config):
+            continue
         chosen = search_within(config, _timed(timings, arm), whole)
         changed = {name: now for name, _, now in differences(config.to_dict(), chosen.to_dict())}
         arms[arm] = arms[arm].model_copy(update={"changes": {**arms[arm].changes, **changed}})

@@ -97,6 +97,24 @@ def test_equal_compute_gives_a_race_as_many_candidates_as_the_time_buys() -> Non
     assert found.arm_config("a") == study.arm_config("a")
 
 
+@pytest.mark.parametrize("unknown", ["a", "b"])
+def test_a_search_that_cannot_be_told_is_no_measure_and_stays(
+    unknown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(name="s", config={"search.epochs": 16}, arms={"a": {}, "b": {"search.cells": 2}})
+    cells = study.arm_config(unknown).search.cells
+    monkeypatch.setattr(plan, "cannot_tell", lambda config: config.search.cells == cells)
+    assert equal_compute(study, [timing(a=0.2, b=0.4)]) == study
+
+
+def test_a_first_search_that_takes_no_time_is_no_measure() -> None:
+    arms = {"a": {"search.strategy": "random"}, "b": {}}
+    study = Study(name="s", config={"search.epochs": 16}, arms=arms)
+    found = timing(a=0.2, b=0.4)
+    found["result"]["a"]["search"] = None
+    assert equal_compute(study, [found]) == study
+
+
 def test_what_will_be_seen_is_said() -> None:
     line = "5 searches and 10 random cells: differences of 1.7 standard deviations and more (80 % power)"
     assert what_it_sees(STUDY) == [line]
