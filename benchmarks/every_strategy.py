@@ -84,9 +84,11 @@ def run(name: str, space: str, data: str, options: argparse.Namespace) -> dict[s
         program = [sys.executable, "-m", "gdas_tf.cli", "run", str(folder)]
         killed = "in an earlier call of this script"
         if not (folder / "config.yaml").exists():
-            killed = _kill_on_the_way([*program, *options_of(name, space, data, options.data_dir)], folder)
-        if killed.startswith("it failed"):
-            return {"killed": "no", "error": killed}
+            arguments = options_of(name, space, data, options.data_dir)
+            try:
+                killed = _kill_on_the_way([*program, *arguments], folder)
+            except RuntimeError as error:
+                return {"killed": "no", "error": str(error)}
         ended = subprocess.run(
             [*program, "--resume", "--json"], capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
@@ -100,7 +102,11 @@ def run(name: str, space: str, data: str, options: argparse.Namespace) -> dict[s
 
 
 def _kill_on_the_way(command: list[str], folder: Path) -> str:
-    """Begins a run and kills it when its search has written something; returns when that was."""
+    """Begins a run and kills it when its search has written something; returns when that was.
+
+    Raises:
+        RuntimeError: the run failed before; with its last line.
+    """
     watched = [folder / "search" / name for name in ("metrics.jsonl", "candidates.jsonl")]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
@@ -114,7 +120,7 @@ def _kill_on_the_way(command: list[str], folder: Path) -> str:
             return f"after {written[0]} was written"
         time.sleep(0.02)
     if process.returncode:
-        return f"it failed: {process.stderr.read().decode().strip().splitlines()[-1]}"
+        raise RuntimeError(process.stderr.read().decode().strip().splitlines()[-1])
     return "it was finished before"
 
 

@@ -80,8 +80,8 @@ def graphs_forgotten() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in [name for name in registered if name.startswith("CustomGradient-")]:
-            if name not in before:
+        for name in set(registered) - before:
+            if name.startswith("CustomGradient-"):
                 del registered[name]
 
 

@@ -22,7 +22,7 @@ from gdas_tf.strategies.base import STRATEGIES, Batch, Paths, Task
 from gdas_tf.strategies.choosing import ChoosingStrategy
 from gdas_tf.strategies.effort import Effort, scaled_count, scaled_epochs
 from gdas_tf.strategies.mutation import mutated, ordered
-from gdas_tf.strategies.trial_fields import ONE_BY_ONE, TrialFields, check_trials
+from gdas_tf.strategies.trial_fields import ONE_BY_ONE, TrialFields, after_failures, check_trials
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -319,9 +319,7 @@ class Evolution(ChoosingStrategy):
             if number == self.candidates and population.best[0] is None:
                 raise RunError(
                     f"evolution: all {len(written)} trainings failed, the last one because {outcome.failed}; "
-                    "of a loss that is no number, lower evolution.learning_rate; of a process that died, "
-                    "give it more memory or other sizes; remove the files of search/trials to train them "
-                    "again"
+                    f"{after_failures('evolution')}"
                 )
             if population.best[0] is not None:
                 self.best, self.best_loss = population.best

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.strategies.effort import going_on
 from gdas_tf.strategies.proposers import Candidate
+from gdas_tf.strategies.trial_fields import after_failures
 
 if TYPE_CHECKING:
     from gdas_tf.runs.journal import Journal
@@ -92,9 +93,7 @@ class Halving:
             if math.isinf(first.loss):
                 raise RunError(
                     f"{self.name}: all {len(ranked)} candidates failed in the rung of {epochs} epochs, the "
-                    f"first one because {first.failed}; of a loss that is no number, lower "
-                    f"{self.name}.learning_rate; of a process that died, give it more memory or other sizes; "
-                    "remove the files of search/trials to train them again"
+                    f"first one because {first.failed}; {after_failures(self.name)}"
                 )
             yield _metrics(epochs, ranked)
             running = self._go_on(running, [candidate for candidate, _ in ranked])

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 ONE_BY_ONE = "it trains its candidates one by one, each on one device"
 """Why replicas cannot share the batches of a strategy (`Strategy.undivided`)."""
 
+
+def after_failures(section: str) -> str:
+    """What to do where all trainings of the candidates of a strategy, of that section, have failed."""
+    return (
+        f"of a loss that is no number, lower {section}.learning_rate; of a process that died, give it more "
+        "memory or other sizes; remove the files of search/trials to train them again"
+    )
+
+
 _Size = Annotated[Annotated[Whole, Field(ge=1)] | None, IfAny]
 
 
