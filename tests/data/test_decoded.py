@@ -68,6 +68,15 @@ def test_images_that_are_decoded_fast_are_not_kept(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "cache").exists()
 
 
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    root, cache = pictures(tmp_path / "pets"), tmp_path / "cache"
+    expected = load_dataset(str(root))
+    name = os.fsencode(root / "a" / "0")
+    os.rename(name + b".png", name + b"\xe9.png")
+    assert same(load_dataset(str(root), cache_dir=cache), expected)
+    assert len(folders(cache)) == 1
+
+
 def test_changed_images_and_other_sizes_are_decoded(tmp_path: Path) -> None:
     root, cache = pictures(tmp_path / "pets"), tmp_path / "cache"
     load_dataset(str(root), cache_dir=cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -245,9 +246,9 @@ def _common_size(path: Path, files: Sequence[Path], sizes: Sequence[tuple[int, i
 
 
 def _fingerprint(path: Path, files: Sequence[Path]) -> str:
-    digest = hashlib.sha256(str(path.resolve()).encode())
+    digest = hashlib.sha256(os.fsencode(path.resolve()))  # names may be no UTF-8
     for file in files:
         about = file.stat()
         changed = (about.st_size, about.st_mtime_ns, about.st_ctime_ns)
-        digest.update(f"{file.relative_to(path)}\0{changed}\n".encode())
+        digest.update(os.fsencode(f"{file.relative_to(path)}\0{changed}\n"))
     return digest.hexdigest()
