@@ -11,6 +11,7 @@ from gdas_tf.keras_backend import keras
 from gdas_tf.networks.drop_path import DropPathFactors
 from gdas_tf.networks.fast_layers import (
     FusedBatchNormalization,
+    TrainingConv2D,
     TrainingCropping2D,
     TrainingDepthwiseConv2D,
 )
@@ -104,6 +105,7 @@ class Builder:
         self.seed = seed
         self.initializers = 0
         self.norm_layer = FusedBatchNormalization if training else layers.BatchNormalization
+        self.conv_layer = TrainingConv2D if training else layers.Conv2D
         self.depthwise_layer = TrainingDepthwiseConv2D if training else layers.DepthwiseConv2D
         self.crop_layer = TrainingCropping2D if training else layers.Cropping2D
         self.factors: dict[str, Any] = {}  # of drop-path, by the name of the path that each is for
@@ -133,7 +135,7 @@ class Builder:
         options = {"padding": "same", "use_bias": False, **options}
         height, width = (size, size) if isinstance(size, int) else size
         initializer = self.initializer(height * width * x.shape[-1])
-        return layers.Conv2D(
+        return self.conv_layer(
             channels, size, kernel_initializer=initializer, name=name, dtype=self.dtype, **options
         )(x)
 

@@ -15,6 +15,7 @@ computes of an image turned by 180 degrees with kernels turned by 180 degrees
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gdas_tf.numerics.depthwise import kernel_gradient
@@ -60,10 +61,22 @@ def convolution_input_gradient(
     )
 
 
+def overruns(kernel_shape: Sequence[int], stride: int) -> bool:
+    """Whether oneDNN writes past its memory in the gradient by a kernel [h, w, I, O].
+
+    Of 1x1 convolutions of stride 2 with fewer channels than its vectors have numbers (AVX-512: 16), where
+    TensorFlow hands them to oneDNN, as from 56x56 pixels on: uxlfoundation/oneDNN issue 6035. The same
+    convolution of `every_second` pixel has no stride.
+    """
+    return stride == 2 and tuple(kernel_shape[:2]) == (1, 1) and kernel_shape[2] < 16
+
+
 def convolution_kernel_gradient(
     dy: tf.Tensor, x: tf.Tensor, kernel_shape: tuple[int, ...], stride: int = 1
 ) -> tf.Tensor:
     """Gradient of `convolution` by its kernel, of shape `kernel_shape`."""
+    if overruns(kernel_shape, stride):
+        x, stride = every_second(x), 1
     return tf.raw_ops.Conv2DBackpropFilter(
         input=x,
         filter_sizes=constant(kernel_shape),

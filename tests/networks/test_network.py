@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -15,7 +17,7 @@ from gdas_tf.networks import builder, derived
 from gdas_tf.networks.builder import Builder
 from gdas_tf.networks.derived import build_network, count_parameters
 from gdas_tf.networks.drop_path import DropPathFactors
-from gdas_tf.networks.fast_layers import FusedBatchNormalization, TrainingDepthwiseConv2D
+from gdas_tf.networks.fast_layers import FusedBatchNormalization, TrainingConv2D, TrainingDepthwiseConv2D
 from gdas_tf.networks.registry import copy_weights
 from gdas_tf.operations.base import OPERATIONS, Operation
 from gdas_tf.spaces.base import SearchSpace
@@ -378,6 +380,46 @@ def test_training_depthwise_convolution_is_that_of_keras(
         results.append([y, *tape.gradient(total, [x, layer.kernel.value])])
     for own, keras_own in zip(*results, strict=True):
         np.testing.assert_allclose(own, keras_own, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "stride"),
+    # Keras' own gradient overwrites memory from 56x56 pixels on.
+    [((8, 8, 4), 1, 2), ((9, 7, 4), 1, 2), ((8, 8, 16), 1, 2), ((8, 8, 4), 1, 1), ((8, 8, 4), 3, 2)],
+)
+def test_training_convolution_is_that_of_keras(shape: tuple[int, int, int], size: int, stride: int) -> None:
+    x = tf.constant(images(shape, 3) - 0.5)
+    results = []
+    for kind in (TrainingConv2D, keras.layers.Conv2D):
+        layer = kind(6, size, strides=stride, padding="same", use_bias=False)
+        layer.build(x.shape)
+        layer.kernel.assign(np.random.default_rng(1).standard_normal(layer.kernel.shape))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            total = tf.reduce_sum(y**2)
+        results.append([y, *tape.gradient(total, [x, layer.kernel.value])])
+    for own, keras_own in zip(*results, strict=True):
+        np.testing.assert_allclose(own, keras_own, rtol=1e-4, atol=1e-3)
+
+
+def test_training_convolution_of_few_channels_overwrites_nothing_in_large_images() -> None:
+    """In a process of its own: Keras' convolution ends it by signal 6 or 11 where there is AVX-512."""
+    code = """if True:
+        import sys
+        import tensorflow as tf
+        from gdas_tf.networks.fast_layers import TrainingConv2D
+        layer = TrainingConv2D(4, 1, strides=2, use_bias=False)
+        x = tf.random.normal((8, 60, 60, 8))
+        for _ in range(20):
+            with tf.GradientTape() as tape:
+                y = layer(x)
+                total = tf.reduce_sum(y * y)
+            (gradient,) = tape.gradient(total, layer.trainable_variables)
+        wanted = 2 * tf.einsum("bhwi,bhwo->io", x[:, ::2, ::2], y)
+        sys.exit(int(tf.reduce_max(abs(gradient[0, 0] - wanted)) > 0.01))
+    """
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_drop_path_drops_whole_examples_and_keeps_the_mean() -> None:
