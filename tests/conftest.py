@@ -17,11 +17,23 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from gdas_tf.runtime import set_up  # noqa: E402
+from gdas_tf.runtime import graphs_as_written, set_up  # noqa: E402
+
+# Nothing that the imports made is garbage, and graphs are made of so many objects that looking for garbage
+# among them takes long.
+gc.freeze()
+gc.set_threshold(100_000, 20, 100)
 
 # As in every process of the command line: with other threads the last bits of a result are others, and tests
 # compare what they compute with what such a process made.
 set_up()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def without_graph_optimizer() -> Iterator[None]:
+    """As in the search and in training: to optimize the graphs of so many networks takes long."""
+    with graphs_as_written():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -39,6 +39,7 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
     SPACES._items.pop("mine", None)
 
 
+@pytest.mark.slow
 def test_a_space_of_ones_own(plugin: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (120, 8, 8, 1), np.uint8)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(120) % 3)

@@ -215,6 +215,7 @@ def test_pictures_are_complete(finished):
     assert {"normal.png", "normal.svg", "search.png", "retraining.png"} <= names
 
 
+@pytest.mark.slow
 def test_stages_one_by_one_make_what_run_makes(gdas, finished, tiny_data):
     run, whole = finished
     assert gdas("search", "one", "--data", tiny_data, *TINY[: TINY.index("--retrain-epochs")]).code == 0

@@ -50,6 +50,7 @@ def searched(tmp_path_factory) -> Path:
 # --- Keras ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_settings_of_keras_change_nothing(searched, tmp_path):
     (tmp_path / ".keras").mkdir()
     settings = {
@@ -159,6 +160,7 @@ def test_pictures_with_the_backend_of_a_notebook(tmp_path):
     assert (tmp_path / "pictures" / "normal.png").exists()
 
 
+@pytest.mark.slow
 def test_tensorflow_says_nothing_of_itself(searched):
     commands = [
         ["retrain", "r", "--retrain-epochs", 1, "--retrain-channels", 2],

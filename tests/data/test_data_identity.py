@@ -333,6 +333,7 @@ def test_other_order_of_the_classes_is_refused():
 # --- files alone ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_model_alone_is_measured_on_what_was_held_out_from_it(place, gdas):
     of_run = json.loads(gdas("evaluate", "r", "--json")[1])
     for seed in ([], ["--seed", "1", "--preset", "small"]):
@@ -355,6 +356,7 @@ def test_model_alone_reads_images_at_its_size(place, gdas):
     assert alone["loss"] == of_run["loss"]
 
 
+@pytest.mark.slow
 def test_exports_carry_the_identity_and_benchmark_follows_it(place, gdas):
     fast = [
         "--benchmark-seconds",
@@ -408,6 +410,7 @@ def test_model_of_others_is_measured_with_a_warning(place, gdas):
 # --- run directories of older versions, and damaged ones --------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_directory_without_a_record(place, gdas):
     for name in ("data.json", "data.npz"):
         Path("r", name).unlink()

@@ -119,7 +119,7 @@ ALL_KINDS = Genotype.from_text(
         pytest.param("GDAS_V1", (16, 16, 3), True, marks=pytest.mark.slow),
         pytest.param("GDAS_F1", (17, 19, 3), False, marks=pytest.mark.slow),
         (ALL_KINDS, (13, 12, 1), True),
-        ("DARTS_V2", (66, 65, 3), False),
+        pytest.param("DARTS_V2", (66, 65, 3), False, marks=pytest.mark.slow),
     ],
     ids=["even", "head norm", "fixed reduction, odd", "all operations, grey", "imagenet stem"],
 )
@@ -145,7 +145,7 @@ def test_onnx_gives_the_probabilities_of_keras_and_is_clean(
     assert first[: first.index("Conv")] in (["Sub", "Mul", "Transpose"], ["Sub", "Mul", "Reshape"])
 
 
-@pytest.mark.parametrize("head_norm", [False, True])
+@pytest.mark.parametrize("head_norm", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_onnx_batch_norms_are_folded(head_norm: bool) -> None:
     """One convolution for each of Keras', for a batch norm of the head, and for each shifted branch."""
     model, onnx_model = converted("GDAS_V1", (16, 16, 3), head_norm)

@@ -212,6 +212,7 @@ def test_other_calibrations_are_tried_until_one_is_good_enough(
     assert tried[3:] == ["minmax"]
 
 
+@pytest.mark.slow
 def test_all_formats(model: keras.Model, images: np.ndarray, tmp_path: Path) -> None:
     data = data_of(model, images)
     report = export_model(

@@ -118,12 +118,25 @@ def batch_norm(x: tf.Tensor) -> tf.Tensor:
     return (x - mean) / tf.sqrt(variance + 1e-5)
 
 
-SIZES = pytest.mark.parametrize("size", [(8, 8), (9, 9), (12, 10), (9, 10)], ids=lambda s: f"{s[0]}x{s[1]}")
+SIZES = [(8, 8), (9, 9), (12, 10), (9, 10)]
+LARGE = (28, 17)
 
 
-@SIZES
-@pytest.mark.parametrize("fixed", [False, True], ids=["searched", "fixed"])
-def test_supernet(size: tuple[int, int], fixed: bool) -> None:
+def cells_and_sizes(sizes: list[tuple[int, int]]) -> list[Any]:
+    """Both kinds of reduction cell at all sizes; searched ones at 9x10 alone are not slow."""
+    return [
+        pytest.param(
+            *(fixed, size),
+            marks=() if fixed or size == (9, 10) else pytest.mark.slow,
+            id=f"{'fixed' if fixed else 'searched'}-{size[0]}x{size[1]}",
+        )
+        for fixed in (False, True)
+        for size in sizes
+    ]
+
+
+@pytest.mark.parametrize(("fixed", "size"), cells_and_sizes(SIZES))
+def test_supernet(fixed: bool, size: tuple[int, int]) -> None:
     keras.utils.set_random_seed(1)
     space = SearchSpace.named("gdas-12")
     net = Supernet(space, classes=3, channels=4, cells=1, fixed_reduction=fixed)
@@ -228,13 +241,9 @@ def _plain_network(
     return {**outputs, "logits": model.get_layer("logits")(tf.reduce_mean(x, [1, 2]))}
 
 
-@pytest.mark.parametrize(
-    ("size", "stem"),
-    [((8, 8), "cifar"), ((9, 9), "cifar"), ((12, 10), "cifar"), ((9, 10), "cifar"), ((28, 17), "imagenet")],
-    ids=lambda value: value if isinstance(value, str) else f"{value[0]}x{value[1]}",
-)
-@pytest.mark.parametrize("fixed", [False, True], ids=["searched", "fixed"])
-def test_derived_network(size: tuple[int, int], stem: str, fixed: bool) -> None:
+@pytest.mark.parametrize(("fixed", "size"), cells_and_sizes([*SIZES, LARGE]))
+def test_derived_network(fixed: bool, size: tuple[int, int]) -> None:
+    stem = "imagenet" if size == LARGE else "cifar"
     cell = [[(name, 0), (name, 1)] for name in OPERATIONS]
     genotype = Genotype(cell, None if fixed else cell)
     options = {"channels": 4, "cells": 1, "stem": stem, "auxiliary": True, "seed": 1}

@@ -167,7 +167,7 @@ def test_the_second_order_is_the_gradient_through_one_step_of_the_weights(monkey
         assert np.linalg.norm(first - other) > 0.1 * length
 
 
-@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("order", ["first", pytest.param("second", marks=pytest.mark.slow)])
 def test_learning_leaves_weights_momenta_and_statistics_alone(order: str) -> None:
     model = _model(order)
     model.update_weights(*_batch(5))
@@ -212,7 +212,7 @@ def test_the_second_order_needs_a_step_that_it_knows() -> None:
 
 
 @pytest.mark.usefixtures("smooth")
-@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("order", ["first", pytest.param("second", marks=pytest.mark.slow)])
 def test_half_precision(order: str) -> None:
     """The loss is scaled there, and what is learned is not."""
     model = _model(order, fixed=False)
@@ -235,10 +235,11 @@ def test_half_precision(order: str) -> None:
         assert 0.8 < np.linalg.norm(one) / np.linalg.norm(other) < 1.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"darts.order": "first", "search.reduction": "fixed"}, marks=pytest.mark.slow),
+        {"darts.order": "first", "search.reduction": "fixed"},
         {"darts.order": "second", "search.warm_up": 1, "search.none": "excluded"},
     ],
     ids=["first, fixed reduction", "second, warm-up"],

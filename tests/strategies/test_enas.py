@@ -51,7 +51,11 @@ def _probability(strategy: ENAS, operation: int, samples: int = 200) -> float:
     return float((kept == operation).mean())
 
 
-@pytest.mark.parametrize("space", [SMALL, SPACES.get("nasbench201")], ids=["darts", "nasbench201"])
+@pytest.mark.parametrize(
+    "space",
+    [pytest.param(SMALL, marks=pytest.mark.slow), SPACES.get("nasbench201")],
+    ids=["darts", "nasbench201"],
+)
 def test_what_is_rewarded_becomes_more_probable(space: SearchSpace) -> None:
     strategy = _built(space, learning_rate=0.01)
     wanted = 2
@@ -146,9 +150,8 @@ def test_weights_are_not_touched_by_the_controller() -> None:
 PHASE = {"enas.controller_steps": 4}
 
 
-@pytest.mark.parametrize(
-    "phase", [pytest.param({}, marks=pytest.mark.slow), PHASE], ids=["each step", "phase"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", [{}, PHASE], ids=["each step", "phase"])
 def test_a_killed_search_ends_as_an_uninterrupted_one(phase: dict, tmp_path: Path) -> None:
     options = {
         "search.strategy": "enas",

@@ -280,6 +280,7 @@ def test_from_the_command_line(tmp_path, monkeypatch, own) -> None:
     assert metrics["best_loss"] == min(losses)
 
 
+@pytest.mark.slow
 def test_short_trainings_from_the_command_line(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).integers(0, 255, (60, 8, 8, 1), np.uint8)

@@ -281,10 +281,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [name if name == "topology" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_a_resumed_search_ends_in_the_same_bits(case: str, tmp_path: Path) -> None:
     config = settings({"search.operations": ",".join(OPERATIONS), **CASES[case]})
     whole, broken = Run.create(tmp_path / "whole", config), Run.create(tmp_path / "broken", config)

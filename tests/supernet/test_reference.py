@@ -44,6 +44,8 @@ MIXED = [
 SEEDS = (0, 8)
 """Of images and samples. Both together run every operation at both strides."""
 
+SLOW = pytest.mark.slow
+
 
 def _supernet(space: SearchSpace, size: tuple[int, int] = (8, 8), **options: Any) -> Supernet:
     keras.utils.set_random_seed(1)
@@ -122,8 +124,16 @@ def _worst(differences: dict[str, float]) -> tuple[float, str]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("fixed", [False, True], ids=["searched", "fixed"])
-@pytest.mark.parametrize("size", [(8, 8), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(
+    ("size", "fixed"),
+    [
+        ((9, 10), False),
+        ((8, 8), True),
+        pytest.param((8, 8), False, marks=SLOW),
+        pytest.param((9, 10), True, marks=SLOW),
+    ],
+    ids=["9x10-searched", "8x8-fixed", "8x8-searched", "9x10-fixed"],
+)
 def test_loss_and_every_gradient(size: tuple[int, int], fixed: bool, seed: int) -> None:
     net = _supernet(SearchSpace.named("gdas-12"), size, fixed_reduction=fixed)
     differences = _differences(net, size, seed, ("weights", "architecture"))
@@ -131,7 +141,9 @@ def test_loss_and_every_gradient(size: tuple[int, int], fixed: bool, seed: int) 
     assert _worst(differences) < (BOUND, "")
 
 
-@pytest.mark.parametrize("size", [(8, 8), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(
+    "size", [pytest.param((8, 8), marks=SLOW), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}"
+)
 def test_batch_norm_after_pooling(size: tuple[int, int]) -> None:
     net = _supernet(SearchSpace(POOLS), size, macro="official", pool_norm=True)
     differences = _differences(net, size, 1, ("weights", "architecture"))
@@ -139,7 +151,7 @@ def test_batch_norm_after_pooling(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [pytest.param((8, 8), marks=pytest.mark.slow), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}"
+    "size", [pytest.param((8, 8), marks=SLOW), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}"
 )
 def test_operations_of_other_published_spaces(size: tuple[int, int]) -> None:
     differences = _differences(_supernet(SearchSpace(ASYMMETRIC), size), size, 1, ("weights", "architecture"))
@@ -153,9 +165,19 @@ def test_a_sample_for_every_cell() -> None:
     assert _worst(differences) < (BOUND, "")
 
 
-@pytest.mark.parametrize("fixed", [False, True], ids=["searched", "fixed"])
-@pytest.mark.parametrize("output", ["concatenation", "last"])
-@pytest.mark.parametrize("inputs", [1, 2])
+@pytest.mark.parametrize(
+    ("inputs", "output", "fixed"),
+    [
+        (1, "last", False),
+        (2, "last", True),
+        (1, "concatenation", True),
+        pytest.param(1, "last", True, marks=SLOW),
+        pytest.param(2, "last", False, marks=SLOW),
+        pytest.param(1, "concatenation", False, marks=SLOW),
+        pytest.param(2, "concatenation", False, marks=SLOW),
+        pytest.param(2, "concatenation", True, marks=SLOW),
+    ],
+)
 def test_other_cells(inputs: int, output: str, fixed: bool) -> None:
     space = SearchSpace(SMALL, 3, name="mine", inputs=inputs, output=output, reduction=not fixed)
     net = _supernet(space, (9, 10))
@@ -173,7 +195,9 @@ def _samples(net: Supernet) -> list[Sampled]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("size", [(8, 8), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(
+    "size", [pytest.param((8, 8), marks=SLOW), (9, 10)], ids=lambda size: f"{size[0]}x{size[1]}"
+)
 def test_cells_of_nasbench201(size: tuple[int, int], seed: int) -> None:
     net = _supernet(SPACES.get("nasbench201"), size)
     kinds = [cells.SearchedCell, reduction.ResidualBlock] * 2 + [cells.SearchedCell]
@@ -219,10 +243,18 @@ def test_residual_blocks_between_cells_that_preprocess(inputs: int) -> None:
     assert _worst(differences) < (BOUND, "")
 
 
+MIXED_SLOW = ("9x10", "asymmetric")
 NAMES = ["8x8", "9x10", "one input, pool norm", "nasbench201", "asymmetric"]
 
 
-@pytest.mark.parametrize("case", MIXED, ids=NAMES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if name not in MIXED_SLOW else pytest.param(case, marks=SLOW)
+        for name, case in zip(NAMES, MIXED, strict=True)
+    ],
+    ids=NAMES,
+)
 def test_mixtures_of_all_operations(case: tuple[SearchSpace, tuple[int, int], dict[str, Any]]) -> None:
     space, size, options = case
     net = _supernet(space, size, **options)
@@ -347,6 +379,7 @@ def test_no_term_is_missing(small: Supernet) -> None:
     assert _worst(_differences(small, (8, 8), 0, ["weights", "architecture"])) < (BOUND, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", MUTATIONS)
 def test_a_missing_term_is_noticed(term: str, small: Supernet, monkeypatch: pytest.MonkeyPatch) -> None:
     target, name, mutate = MUTATIONS[term]

@@ -29,7 +29,7 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("strategy", ["gdas", "darts"])
+@pytest.mark.parametrize("strategy", ["gdas", pytest.param("darts", marks=pytest.mark.slow)])
 def test_strategies_search_on_large_images(tmp_path: Path, strategy: str) -> None:
     config, data = settings({**TINY, "search.strategy": strategy}), images(16, size=72)
     before, after = search(config, data, Run.create(tmp_path / "run", config))["normal"]
@@ -58,6 +58,7 @@ def test_a_search_that_had_no_choice_of_the_stem_goes_on_with_its_own() -> None:
     assert completed(found, wanted)["search"]["stem"] == "cifar"
 
 
+@pytest.mark.slow
 def test_the_recipe_for_imagenet(tmp_path: Path) -> None:
     sizes = {"retrain.epochs": 2, "retrain.batch_size": 8, "retrain.channels": 4, "retrain.cells": 1}
     config = Config.preset("imagenet").override(sizes)

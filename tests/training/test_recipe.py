@@ -187,7 +187,7 @@ class Recorded(keras.callbacks.Callback):
         self.weights[epoch + 1] = self.model.network.get_layer("conv").get_weights()[0]
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "mixed_float16"])
 def test_interrupted_and_resumed_gives_the_same(precision: str, data: DataSet, tmp_path: Path) -> None:
     settings = config(**WHOLE, precision=precision, patience=4)
     runs = [Run.create(tmp_path / name, settings) for name in ("whole", "broken")]

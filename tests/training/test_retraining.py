@@ -338,6 +338,7 @@ def test_a_retraining_without_the_norm_of_its_head_does_not_go_on_with_it(
         Run(run.path, other).load_checkpoint("retrain")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"]
 )
@@ -369,6 +370,7 @@ def test_float16_gradients_are_scaled_and_bad_steps_skipped(data: DataSet) -> No
     assert all((w.numpy() != old).any() for w, old in zip(network.trainable_variables, before, strict=True))
 
 
+@pytest.mark.slow
 def test_compiled_by_xla_it_is_the_same_step(data: DataSet) -> None:
     losses = []
     for jit_compile in (False, True):

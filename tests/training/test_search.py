@@ -455,7 +455,7 @@ def test_sgd_clips_and_serializes() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"search__reduction": "fixed", "search__sampler": "direct", "search__channels": 8},
         pytest.param({"search__operations": "gdas-12", "search__macro": "official"}, marks=pytest.mark.slow),
         pytest.param({"search__precision": "mixed_bfloat16"}, marks=pytest.mark.slow),

@@ -250,6 +250,7 @@ def test_drop_path_grows_as_in_the_retraining_and_a_deployed_network_is_judged_o
     assert judged == [20, 20, 5] and sum(judged) == len(trainer.halves[1])
 
 
+@pytest.mark.slow
 def test_a_process_that_trains_many_keeps_no_graph() -> None:
     trainer = TrialTrainer(_data(), 0)
     depthwise = Genotype.from_text("normal=dil3@0+sep3@1 reduction=max3@0+skip@1")

@@ -246,6 +246,7 @@ def fits(page: Page, width: int) -> None:
     assert outside == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(browser: Any, model: Path, tmp_path: Path, scheme: str) -> None:
     """Edges of what can be used, and bars, by WCAG 2: 3 to 1 at least; text 4.5 to 1."""
