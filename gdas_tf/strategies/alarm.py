@@ -139,10 +139,12 @@ def warnings(found: Mapping[str, list[EdgeCertainty]], genotype: Genotype) -> li
             )
         empty = sum(edge.none_is_best for edge in edges)
         if empty > _MANY * len(edges):
+            derived = any(edge.operation == "none" for node in genotype.cells[kind] for edge in node)
             lines.append(
                 f"none is the best operation on {empty} of the {len(edges)} edges of the {kind} cell, so "
-                "that what was derived are second choices; train the weights for longer (search.epochs), "
-                "leave none out of search.operations, and compare with random cells (gdas-tf study)"
+                f"that {'they are cut off' if derived else 'what was derived are second choices'}; "
+                "train the weights for longer (search.epochs), leave none out (search.none excluded), and "
+                "compare with random cells (gdas-tf study)"
             )
         degenerate = weightless(genotype.cells[kind])
         total = sum(map(len, genotype.cells[kind]))

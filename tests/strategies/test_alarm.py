@@ -8,7 +8,8 @@ import pytest
 from gdas_tf.config.config import Config
 from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.spaces.base import SearchSpace
-from gdas_tf.strategies.alarm import certainties, warnings
+from gdas_tf.spaces.genotype import Genotype
+from gdas_tf.strategies.alarm import EdgeCertainty, certainties, warnings
 from gdas_tf.strategies.derivation import derive
 
 SPACE = SearchSpace()
@@ -72,7 +73,17 @@ def test_none_is_told_of_where_it_is_the_best_on_most_edges() -> None:
     found, lines = look(logits)
     assert sum(edge.none_is_best for edge in found["normal"]) == 8
     assert any("none is the best operation on 8 of the 14 edges of the normal cell" in line for line in lines)
+    assert any("what was derived are second choices" in line for line in lines)
     assert {edge.best for edge in found["normal"]} == {"sep_conv_3x3"}
+
+
+def test_edges_that_none_was_derived_on_are_cut_off() -> None:
+    bars = "|none~0|+|skip_connect~0|none~1|+|none~0|skip_connect~1|none~2|"
+    genotype = Genotype.from_text(bars)
+    edge = EdgeCertainty(0, 0, "none", "nor_conv_3x3", 0.1, None, True, True)
+    lines = warnings({"normal": [edge] * 6}, genotype)
+    assert "on 6 of the 6 edges of the normal cell, so that they are cut off" in lines[0]
+    assert "search.none excluded" in lines[0]
 
 
 def test_a_cell_of_skip_and_pooling_is_called_degenerate() -> None:
