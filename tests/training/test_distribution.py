@@ -55,8 +55,10 @@ def test_two_replicas_move_the_weights_that_one_moves(found: dict[str, Any]) -> 
 
 
 def test_a_step_of_retraining_is_that_of_one_replica(found: dict[str, Any]) -> None:
-    assert found["retrain_weights_sum"] > 0
-    assert found["retrain_weights"] < 2e-5
+    """With mixup, smoothed labels, class weights and an average of the weights."""
+    for name in ("weights", "average", "averaged_away", "metrics"):
+        assert found[f"retrain_{name}_sum"] > 0
+        assert found[f"retrain_{name}"] < 2e-5, name
 
 
 @pytest.mark.parametrize("name", ["sgd", "flat_sgd"])

@@ -18,6 +18,8 @@ import tensorflow as tf  # noqa: E402
 from gdas_tf.distribution import Distribution, mean_over_replicas, start  # noqa: E402
 from gdas_tf.networks.derived import build_network  # noqa: E402
 from gdas_tf.networks.drop_path import DropPathFactors  # noqa: E402
+from gdas_tf.numerics.losses import MixedLabels  # noqa: E402
+from gdas_tf.optimizers.average import WeightAverage  # noqa: E402
 from gdas_tf.optimizers.flat_sgd import FlatSGD  # noqa: E402
 from gdas_tf.optimizers.loss_scale import MaskedLossScale  # noqa: E402
 from gdas_tf.optimizers.torch_sgd import SGD  # noqa: E402
@@ -63,18 +65,35 @@ def searched(distribution: Distribution) -> dict[str, np.ndarray]:
     }
 
 
+def mixed(step: int) -> tuple[tf.Tensor, MixedLabels]:
+    """A batch of mixup, its halves alike."""
+    images, labels = batch(step)
+    return images, MixedLabels(labels, (labels + 1) % 3, tf.constant(0.7))
+
+
 def retrained(distribution: Distribution) -> dict[str, np.ndarray]:
+    """With mixup, smoothed labels, class weights, and an average of the weights."""
     keras.utils.set_random_seed(3)
     with distribution.scope():
         network = build_network(CELL, (8, 8, 3), 3, channels=4, cells=1, macro="autodl", training=True)
-        model = RetrainingModel(network)
+        average = WeightAverage(network.variables, 0.5)
+        options = {"label_smoothing": 0.1, "class_weights": (0.5, 1.0, 1.5)}
+        model = RetrainingModel(network, average=average, **options)
         # Traced only where it must be.
         model.compile(FlatSGD(0.1, clip_norm=0.1), run_eagerly=distribution.strategy is None)
         model.optimizer.build(network.trainable_variables)
-    steps = [batch(number) for number in range(STEPS)]
+    steps = [mixed(number) for number in range(STEPS)]
     batches = tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda *of: tf.stack(of), *steps))
-    model.fit(distribution.share(batches), steps_per_epoch=STEPS, verbose=0, shuffle=False)
-    return {"retrain_weights": np.concatenate([v.numpy().ravel() for v in network.trainable_variables])}
+    history = model.fit(distribution.share(batches), steps_per_epoch=STEPS, verbose=0, shuffle=False).history
+    weights = np.concatenate([v.numpy().ravel() for v in network.trainable_variables])
+    with average.applied():
+        averaged = np.concatenate([v.numpy().ravel() for v in network.trainable_variables])
+    return {
+        "retrain_weights": weights,
+        "retrain_average": averaged,
+        "retrain_averaged_away": averaged - weights,
+        "retrain_metrics": np.array([history[name][0] for name in sorted(history)]),
+    }
 
 
 def optimized(distribution: Distribution, make) -> list[float]:
