@@ -41,6 +41,7 @@ def _run(name: str, plugin: str) -> int:
     return main(f"run run --plugins {name}.py --search-operations none,{name} {tiny}".split())
 
 
+@pytest.mark.slow
 def test_a_users_operation() -> None:
     assert _run("swish", PLUGIN) == 0
     assert "swish" in Path("run/genotype.json").read_text() and Path("run/export/model.onnx").exists()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gdas_tf.cli.main import main
 
@@ -43,6 +44,7 @@ STRATEGIES.register("mine", Mine)
 """
 
 
+@pytest.mark.slow
 def test_a_users_strategy(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(PLUGIN)

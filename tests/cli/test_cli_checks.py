@@ -251,7 +251,7 @@ def test_a_failure_after_a_finished_stage(error, code, gdas, found, monkeypatch)
     assert err.splitlines()[-1].endswith("when that is mended, go on with: gdas-tf run 'my run' --resume")
 
 
-@pytest.mark.parametrize("command", ["search", "retrain"])
+@pytest.mark.parametrize("command", ["search", pytest.param("retrain", marks=pytest.mark.slow)])
 def test_a_failure_within_a_stage(command, gdas, monkeypatch):
     from gdas_tf.training.callbacks import MetricsLines
 
@@ -288,6 +288,7 @@ def test_wrong_use_before_anything_is_done_has_no_such_advice(gdas):
 # --- small messages ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_file_that_was_cut_off(gdas):
     options = ["--genotype", CELLS, "--retrain-epochs", 1, "--retrain-channels", 2, "--data", "bars.npz"]
     assert gdas("retrain", "run", *options)[0] == 0

@@ -71,7 +71,8 @@ def test_a_genotype_that_is_given_is_not_searched(capsys: pytest.CaptureFixture)
     assert not Path("run/search").exists()
 
 
-@pytest.mark.parametrize("name", [pytest.param("resnet20", marks=pytest.mark.slow), "small_densenet"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet20", "small_densenet"])
 def test_a_network_stage_by_stage(name: str, capsys: pytest.CaptureFixture, small_densenet: str) -> None:
     options = ["--retrain-validation", "0.2", "--retrain-keep", "best", "--tensorboard"]
     assert main(["retrain", "run", "--network", name, *TINY, *options]) == 0

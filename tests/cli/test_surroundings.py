@@ -77,6 +77,7 @@ def test_settings_of_keras_change_nothing(searched, tmp_path):
     assert json.loads(file.read_text()) == settings
 
 
+@pytest.mark.slow
 def test_nothing_is_left_in_the_home(searched):
     assert not (searched / ".keras").exists()
 
@@ -154,6 +155,7 @@ def test_library_with_other_settings_says_what_to_call(setting, value, monkeypat
 # --- pictures, noise, telemetry ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pictures_with_the_backend_of_a_notebook(tmp_path):
     done = _gdas(["draw", "GDAS_V1"], tmp_path, MPLBACKEND="module://not_installed.backend_inline")
     assert done.returncode == 0, done.stderr
@@ -190,6 +192,7 @@ def onnx_file(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_telemetry_of_onnxruntime_is_off(onnx_file, tmp_path):
     seen = tmp_path / "seen.py"  # a test with the real reports would send some
     seen.write_text(

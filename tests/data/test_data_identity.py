@@ -248,6 +248,7 @@ def test_accepted_change_measures_all_that_was_not_trained_on(place, gdas):
     assert code == 0 and json.loads(out)["images"] == 11
 
 
+@pytest.mark.slow
 def test_export_of_accepted_data_carries_what_was_trained_on(place, gdas):
     remove(), add()
     code, out, _ = gdas("export", "r", "--accept-changed-data", "--export-formats", "onnx", "--json")
@@ -303,6 +304,7 @@ def test_test_folder_that_goes_away(tmp_path, monkeypatch, gdas):
 # --- classes ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_renamed_class_is_refused_by_its_names(place, gdas):
     Path("d/cat").rename("d/kitten")  # the labels of the two classes are the other way round now
     for command in ("evaluate", "export"):
@@ -346,6 +348,7 @@ def test_model_alone_is_measured_on_what_was_held_out_from_it(place, gdas):
     assert "seed 1" in refused(gdas("evaluate", "r/model.keras", "--data", "d", "--config", "mine.yaml"))
 
 
+@pytest.mark.slow
 def test_model_alone_reads_images_at_its_size(place, gdas):
     for file in Path("d").rglob("*.png"):  # a user's photographs are larger, and not of one size
         Image.open(file).resize((16 + len(file.name) % 3, 12 + int(file.stem) % 2), 0).save(file)
@@ -479,6 +482,7 @@ def test_change_in_words():
 # --- a path that is relative ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_relative_data_from_another_folder(place, gdas, monkeypatch):
     made_in = Path.cwd()
     Path("r/versions.json").write_text(json.dumps({"made_in": str(made_in), "commands": []}))

@@ -315,6 +315,7 @@ def test_finder_keeps_order(tmp_path: Path) -> None:
     assert [str(file.relative_to(tmp_path)) for file in found] == ["a/2.PNG", "a/b/3.gif", "b/1.png", "c.jpg"]
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_notes_as_lines(pets: Path) -> None:
     """Once, on stderr, without what loggers of other libraries put before it."""
     (pets / "cat" / "x.heic").touch()

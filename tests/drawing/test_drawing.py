@@ -194,6 +194,7 @@ def test_text_lies_where_the_layout_says_and_inside_the_picture():
                 assert not a.overlaps(b)
 
 
+@pytest.mark.slow
 def test_the_same_arguments_give_the_same_file(tmp_path: Path):
     metrics, logits = _search(5, SearchSpace())
     for suffix in ("png", "svg"):
@@ -236,8 +237,15 @@ def _retraining(epochs: int) -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize("epochs", [1, 40])
-@pytest.mark.parametrize("cells", [("normal", "reduction"), ("normal",)])
+@pytest.mark.parametrize(
+    ("epochs", "cells"),
+    [
+        (1, ("normal",)),
+        (40, ("normal", "reduction")),
+        pytest.param(1, ("normal", "reduction"), marks=pytest.mark.slow),
+        pytest.param(40, ("normal",), marks=pytest.mark.slow),
+    ],
+)
 def test_draw_search(epochs: int, cells: tuple[str, ...], tmp_path: Path):
     space = SearchSpace.named("gdas-12", nodes=3)
     metrics, logits = _search(epochs, space, cells)

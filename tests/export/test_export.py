@@ -179,6 +179,7 @@ def test_onnx_names_and_metadata(model: keras.Model, onnx_model: onnx.ModelProto
     assert len(names) == len(onnx_model.graph.node)
 
 
+@pytest.mark.slow
 def test_onnx_is_the_same_file_each_time(model: keras.Model, onnx_model: onnx.ModelProto) -> None:
     again = to_onnx(model, describe(model, CLASSES, GENOTYPES["GDAS_V1"], 0.5))
     assert again.SerializeToString(deterministic=True) == onnx_model.SerializeToString(deterministic=True)
@@ -368,6 +369,7 @@ def test_partial_export_keeps_what_is_known_of_the_other_files(model: keras.Mode
     assert list(report()["formats"]) == ["onnx"]
 
 
+@pytest.mark.slow
 def test_a_format_of_ones_own(model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "FORMATS", dict(formats.FORMATS))
     monkeypatch.setattr(exporter, "FORMATS", formats.FORMATS)

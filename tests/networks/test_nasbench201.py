@@ -73,7 +73,7 @@ def test_built_networks_have_that_number_of_weights(rows: list[dict[str, str]]) 
     drawn = random.Random(1).sample(rows, 8)
     genotypes = [Genotype.from_text(row["cell"]) for row in drawn]
     whole = [reaching(genotype) == {0, 1, 2} for genotype in genotypes]
-    assert 4 <= sum(whole) < 8
+    assert 0 < sum(whole) < 8
     for row, genotype, all_nodes in zip(drawn, genotypes, whole, strict=True):
         assert built(genotype) == (int(row["params"]) if all_nodes else weights(genotype, reaching(genotype)))
 

@@ -148,7 +148,8 @@ def test_factorized_reduction_of_an_odd_size_pads_at_the_end() -> None:
     np.testing.assert_array_equal(y[..., 1], np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2, 0])
 
 
-@pytest.mark.parametrize("shape", [pytest.param((8, 8, 1), marks=pytest.mark.slow), (9, 13, 3)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 13, 3)])
 def test_all_operations_make_a_network_that_trains(shape: tuple[int, ...]) -> None:
     cell = [[(name, 0), (name, 1)] for name in OPERATIONS]
     model = build_network(Genotype(cell, cell), shape, 3, channels=2, cells=1, auxiliary=True, drop_path=0.1)

@@ -157,6 +157,7 @@ def test_what_is_written_is_a_genotype(space: SearchSpace, kinds: int) -> None:
     assert len(seen) > 15
 
 
+@pytest.mark.slow
 def test_samples_are_as_frequent_as_they_are_probable() -> None:
     space = SearchSpace(("none", "skip_connect", "conv_1x1"), nodes=2, inputs_per_node=1)
     controller = Controller(space, 1, units=6, seed=1)

@@ -211,8 +211,9 @@ def test_the_second_order_needs_a_step_that_it_knows() -> None:
         _learned(model)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("smooth")
-@pytest.mark.parametrize("order", ["first", pytest.param("second", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("order", ["first", "second"])
 def test_half_precision(order: str) -> None:
     """The loss is scaled there, and what is learned is not."""
     model = _model(order, fixed=False)

@@ -70,6 +70,7 @@ def test_what_is_rewarded_becomes_more_probable(space: SearchSpace) -> None:
     assert operations.count(space.operations[wanted]) == len(operations)
 
 
+@pytest.mark.slow
 def test_an_input_that_is_rewarded_becomes_more_probable() -> None:
     space = SearchSpace(("none", "skip_connect", "conv_1x1"), nodes=3)
     strategy = _built(space, learning_rate=0.01)
@@ -111,6 +112,7 @@ def test_the_step_is_that_of_reinforce() -> None:
         np.testing.assert_allclose(variable.numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_samples_depend_on_seed_and_number_alone() -> None:
     first, again, other = _built(seed=1), _built(seed=1), _built(seed=2)
     rows = [[s.sample(tf.constant(n, tf.int64)).rows[0].numpy() for n in range(5)] for s in (first, again)]

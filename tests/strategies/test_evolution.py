@@ -196,6 +196,7 @@ def _data() -> DataSet:
     return DataSet("brightness", ("dark", "middle", "bright"), split, split, (0.4,), (0.3,))
 
 
+@pytest.mark.slow
 def test_killed_while_genotypes_evolve_and_resumed(tmp_path, monkeypatch) -> None:
     config, data, calls = _config(), _data(), []
     score = candidates.score

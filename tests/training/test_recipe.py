@@ -89,6 +89,7 @@ def test_smoothed_and_mixed_labels_are_the_cross_entropy_of_soft_targets() -> No
     np.testing.assert_allclose(found, share * (best == first) + (1 - share) * (best == second), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_auxiliary_head_learns_from_the_same_labels_also_under_xla(data: DataSet) -> None:
     network = plain(None, (8, 8, 1), 3, training=True)
     images, labels = a_batch(data)

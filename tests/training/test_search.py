@@ -456,7 +456,10 @@ def test_sgd_clips_and_serializes() -> None:
     "changes",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"search__reduction": "fixed", "search__sampler": "direct", "search__channels": 8},
+        pytest.param(
+            {"search__reduction": "fixed", "search__sampler": "direct", "search__channels": 8},
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"search__operations": "gdas-12", "search__macro": "official"}, marks=pytest.mark.slow),
         pytest.param({"search__precision": "mixed_bfloat16"}, marks=pytest.mark.slow),
         {"search__precision": "mixed_float16"},
@@ -587,6 +590,7 @@ class _Counter(GDAS):
         self.seen = state["seen"]
 
 
+@pytest.mark.slow
 def test_a_strategy_keeps_its_own_state_and_sees_all_of_d_v(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(STRATEGIES._items, "gdas", _Counter)
     config, data = _config(**SMALL), _data()

@@ -47,6 +47,7 @@ def _request(do: str, values: dict[str, Any], objective: str, **others: Any) -> 
     return {"do": do, "config": config, "genotype": genotype, "objective": objective, **others}
 
 
+@pytest.mark.slow
 def test_a_training_is_judged_on_d_v_and_repeats_itself(folder) -> None:
     performer = Performer()
     about = performer.answer(_request("check", SMALL, "retrain-loss", searches=False))

@@ -18,6 +18,8 @@ from serving_helpers import Server, make_model, picture, picture_bytes, serving
 from gdas_tf.export.inference import Classifier
 from gdas_tf.export.serving.images import load_image
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (8, 8, 3)
 REQUESTS = 10_000
 CLIENTS = 8

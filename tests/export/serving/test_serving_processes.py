@@ -197,6 +197,7 @@ def test_termination_of_the_whole_group_loses_nothing(slow: Path) -> None:
     assert outcomes == {"answered": 20}
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(slow: Path) -> None:
     with serving(slow, "--processes", 2, "--max-batch-size", 1, "--deadline", 60, ended=1) as server:
         threads, outcomes = ask_together(server, 40)
@@ -245,6 +246,7 @@ except RunError as error:
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_a_request_of_the_largest_size_fits_the_share_of_each_process(model: Path) -> None:
     with serving(model, "--processes", 4, "--queue-size", 10, "--max-images", 8) as server:
         images = np.random.default_rng(0).random((8, *SHAPE), np.float32)
