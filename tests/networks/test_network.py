@@ -365,16 +365,10 @@ def test_fused_batch_norm_is_that_of_keras() -> None:
         np.testing.assert_allclose(fused, composed, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("dilation", [1, 2])
-@pytest.mark.parametrize("kernel", [3, 5, 7])
-@pytest.mark.parametrize("size", [(8, 8), (12, 24), (9, 7), (2, 4), (1, 2)])
-def test_training_depthwise_convolution_is_that_of_keras(
-    size: tuple[int, int], kernel: int, dilation: int
-) -> None:
-    x = tf.constant(images((*size, 4), 3) - 0.5)
+def assert_same_convolution(own: keras.Layer, other: keras.Layer, x: tf.Tensor) -> None:
+    """With the same kernel both give the same, and the same gradients by images and kernel."""
     results = []
-    for kind in (TrainingDepthwiseConv2D, keras.layers.DepthwiseConv2D):
-        layer = kind(kernel, dilation_rate=dilation, padding="same", use_bias=False)
+    for layer in (own, other):
         layer.build(x.shape)
         layer.kernel.assign(np.random.default_rng(1).standard_normal(layer.kernel.shape))
         with tf.GradientTape() as tape:
@@ -382,8 +376,20 @@ def test_training_depthwise_convolution_is_that_of_keras(
             y = layer(x)
             total = tf.reduce_sum(y**2)
         results.append([y, *tape.gradient(total, [x, layer.kernel.value])])
-    for own, keras_own in zip(*results, strict=True):
-        np.testing.assert_allclose(own, keras_own, rtol=1e-4, atol=1e-3)
+    for value, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("size", [(8, 8), (12, 24), (9, 7), (2, 4), (1, 2)])
+def test_training_depthwise_convolution_is_that_of_keras(
+    size: tuple[int, int], kernel: int, dilation: int
+) -> None:
+    x = tf.constant(images((*size, 4), 3) - 0.5)
+    options = {"dilation_rate": dilation, "padding": "same", "use_bias": False}
+    own, other = (kind(kernel, **options) for kind in (TrainingDepthwiseConv2D, keras.layers.DepthwiseConv2D))
+    assert_same_convolution(own, other, x)
 
 
 @pytest.mark.parametrize(
@@ -393,18 +399,8 @@ def test_training_depthwise_convolution_is_that_of_keras(
 )
 def test_training_convolution_is_that_of_keras(shape: tuple[int, int, int], size: int, stride: int) -> None:
     x = tf.constant(images(shape, 3) - 0.5)
-    results = []
-    for kind in (TrainingConv2D, keras.layers.Conv2D):
-        layer = kind(6, size, strides=stride, padding="same", use_bias=False)
-        layer.build(x.shape)
-        layer.kernel.assign(np.random.default_rng(1).standard_normal(layer.kernel.shape))
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x)
-            total = tf.reduce_sum(y**2)
-        results.append([y, *tape.gradient(total, [x, layer.kernel.value])])
-    for own, keras_own in zip(*results, strict=True):
-        np.testing.assert_allclose(own, keras_own, rtol=1e-4, atol=1e-3)
+    options = {"strides": stride, "padding": "same", "use_bias": False}
+    assert_same_convolution(TrainingConv2D(6, size, **options), keras.layers.Conv2D(6, size, **options), x)
 
 
 def test_training_convolution_of_few_channels_overwrites_nothing_in_large_images() -> None:
