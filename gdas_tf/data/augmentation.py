@@ -60,10 +60,12 @@ class Augmentation:
         check_colour_jitter(self.colour_jitter, channels)
         padding = self.padding if self.crop == "padded" else 0
         for name, size in (("padding", padding), ("cutout", self.cutout)):
-            if not 0 <= size < min(height, width):
+            side = min(height, width)
+            if not 0 <= size < side:
+                alike = f"; of 32x32 it is as much as {size * side // 32} here" if size > 0 else ""
                 raise UsageError(
                     f"{name}: found {size} pixels for images {height}x{width}; it must be from 0 to "
-                    f"{min(height, width) - 1}"
+                    f"{side - 1}{alike}"
                 )
         if self.cutout and len(self.mean) != channels:
             raise UsageError(

@@ -94,7 +94,11 @@ def test_nothing_to_do_gives_the_images() -> None:
 @pytest.mark.parametrize(
     ("options", "shape", "words"),
     [
-        ({"cutout": 16, "mean": (0.5,)}, (8, 8, 1), "cutout: found 16 pixels for images 8x8"),
+        (
+            {"cutout": 16, "mean": (0.5,)},
+            (8, 8, 1),
+            "it must be from 0 to 7; of 32x32 it is as much as 4 here",
+        ),
         ({"padding": 8}, (8, 12, 1), "padding: found 8 pixels for images 8x12; it must be from 0 to 7"),
         ({"padding": -1}, (8, 8, 1), "padding: found -1"),
         ({"cutout": 4, "mean": (0.5,)}, (8, 8, 3), "mean of 1 values for images of 3 channels"),
