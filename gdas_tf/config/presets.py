@@ -44,6 +44,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "search.epochs": 20,
         "search.cells": 1,
         "search.weight_learning_rate": 0.05,
+        # All candidates see the same images of D_V; on all of a large D_V, to judge 300 of them takes hours.
+        "robust.validation_images": 1024,
         "robust.epochs": (2, 6),
         "robust.learning_rate": 0.1,
         "retrain.epochs": 10,
