@@ -18,26 +18,26 @@ def how_certain(history: Path, config: Config, genotype: Genotype | None = None)
     Args:
         history: the arrays of the strategy of all epochs, `search/logits.npz`.
         config: the configuration of the run.
-        genotype: what was derived; by default derived here.
+        genotype: what was derived; by default derived here of the logits.
 
     Returns:
         `edges`: of each searched cell with logits a list of edges with `node`, `input`, `best`, `second`,
-        `margin`, `noise`, `none_is_best`, `kept` and `coin_flip`; and `warnings`, lines of text. Both are
-        empty for a strategy that has no logits, or a file without the epochs before the last.
+        `margin`, `noise`, `none_is_best`, `kept` and `coin_flip`, none for a strategy that has no logits, or
+        a file without the epochs before the last; and `warnings`, lines of text.
 
     Raises:
         UsageError: the file is damaged.
     """
     from gdas_tf.pipeline.artefacts import genotype_of_logits
-    from gdas_tf.strategies.alarm import certainties, warnings
+    from gdas_tf.strategies.alarm import certainties, degenerate, warnings
     from gdas_tf.user_files import read_npz
 
     arrays = read_npz(history, f"logits {history}", "a search writes such files")
     normal, space = arrays.get("normal"), config.space
-    if normal is None or normal.dtype.kind != "f" or normal.ndim != 3:
-        return {"edges": {}, "warnings": []}
-    if normal.shape[1:] != (space.edge_count, len(space.operations)):  # a strategy's own affair
-        return {"edges": {}, "warnings": []}
+    shape = (space.edge_count, len(space.operations))
+    # Arrays of this name and another shape are a strategy's own affair.
+    if normal is None or normal.dtype.kind != "f" or normal.ndim != 3 or normal.shape[1:] != shape:
+        return {"edges": {}, "warnings": degenerate(genotype) if genotype else []}
     genotype = genotype or genotype_of_logits(history, config)
     found = certainties(arrays, space, genotype, config.derive.keep_none)
     edges = {

@@ -146,15 +146,25 @@ def warnings(found: Mapping[str, list[EdgeCertainty]], genotype: Genotype) -> li
                 "train the weights for longer (search.epochs), leave none out (search.none excluded), and "
                 "compare with random cells (gdas-tf study)"
             )
-        degenerate = weightless(genotype.cells[kind])
-        total = sum(map(len, genotype.cells[kind]))
-        if degenerate > _MANY * total and kind == "normal":
-            lines.append(
-                f"the {kind} cell is degenerate: {degenerate} of its {total} edges are skip_connect, pooling "
-                "or none, which learn nothing; try other ranks (derive.ranks 3,4), more epochs, and compare "
-                "with random cells (gdas-tf study)"
-            )
-    return lines
+    return lines + degenerate(genotype, "try other ranks (derive.ranks 3,4), more epochs" if found else None)
+
+
+def degenerate(genotype: Genotype, advice: str | None = None) -> list[str]:
+    """Returns a line that tells of a normal cell most of whose edges learn nothing; mostly nothing.
+
+    Args:
+        genotype: the genotype.
+        advice: what to try; None where the search has no logits to derive another cell of.
+    """
+    cell = genotype.normal
+    count, total = weightless(cell), sum(map(len, cell))
+    if count <= _MANY * total:
+        return []
+    advice = advice or "search for longer (search.epochs), give candidates longer trainings"
+    return [
+        f"the normal cell is degenerate: {count} of its {total} edges are skip_connect, pooling or none, "
+        f"which learn nothing; {advice}, and compare with random cells (gdas-tf study)"
+    ]
 
 
 def weightless(cell: Any) -> int:

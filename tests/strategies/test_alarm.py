@@ -101,10 +101,13 @@ def test_of_few_epochs_no_noise_is_known() -> None:
     assert lines == []
 
 
-def test_a_strategy_without_logits_is_not_spoken_of(tmp_path) -> None:
+def test_of_a_strategy_without_logits_a_degenerate_cell_alone_is_told(tmp_path) -> None:
     config = Config()
     np.savez(tmp_path / "a.npz", best_normal=np.zeros((3, 14), np.int32))
     assert how_certain(tmp_path / "a.npz", config) == {"edges": {}, "warnings": []}
+    idle = Genotype.from_text("normal=skip@0+max3@1/sep3@0+avg3@1 reduction=sep3@0+sep3@1/sep3@0+sep3@1")
+    (line,) = how_certain(tmp_path / "a.npz", config, idle)["warnings"]
+    assert "degenerate: 3 of its 4 edges" in line and "derive.ranks" not in line
     np.savez(tmp_path / "b.npz", normal=np.zeros((3, 5, 2)))  # an array of its own by this name
     assert how_certain(tmp_path / "b.npz", config) == {"edges": {}, "warnings": []}
 
