@@ -22,7 +22,7 @@ from gdas_tf.training.trials import Outcome, Trials
 
 OWN: dict[str, Any] = {
     "search.strategy": "robust",
-    "search.nodes": 2,
+    "search.nodes": 1,
     "search.operations": "none,skip_connect,conv_1x1,avg_pool_3x3",
     "search.reduction": "fixed",
     "robust.population": 4,
