@@ -73,6 +73,7 @@ def test_parameter_counts_of_autodl(name: str) -> None:
     assert count_parameters(deployed) == AUTODL_COUNTS[name]
 
 
+@pytest.mark.slow
 def test_parameter_count_of_the_norm_of_the_head() -> None:
     with_norm = build_network(GENOTYPES["GDAS_F1"], (32, 32, 3), 10, head_norm=True)
     assert count_parameters(with_norm) == COUNTS["GDAS_F1"] + HEAD_NORM == 2_544_166

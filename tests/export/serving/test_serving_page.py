@@ -201,6 +201,7 @@ def test_drop_a_picture(browser: Any, model: Path, tmp_path: Path) -> None:
         assert page.run("document.querySelectorAll('#bars li').length") == 0
 
 
+@pytest.mark.slow
 def test_token_and_choice_of_models(browser: Any, model: Path, tmp_path: Path) -> None:
     other = make_model(tmp_path / "other.onnx", (6, 6, 1), seed=5)
     with serving(model, other, environment={"GDAS_TF_TOKEN": "s3cret"}) as server:

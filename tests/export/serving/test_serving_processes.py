@@ -210,6 +210,7 @@ def test_a_second_signal_ends_at_once(slow: Path) -> None:
     assert "stopped; what was under way is lost" in errors
 
 
+@pytest.mark.slow
 def test_without_the_main_process_the_others_finish_and_end(slow: Path) -> None:
     with serving(slow, "--processes", 2, "--max-batch-size", 1, "--deadline", 60, ended=-9) as server:
         alone = workers(server)
@@ -319,6 +320,7 @@ class TestHeads:
             assert self.memory(server) - before < 16 * 2**20
             assert Client(server).ask("GET", "/v2/health/live")[0] == 200
 
+    @pytest.mark.slow
     def test_half_open_connections(self, server: Server) -> None:
         """Was: 1,000 of them made every answer 503. They end by themselves."""
         wait_until(lambda: len(workers(server)) == PROCESSES)
