@@ -41,8 +41,8 @@ class TrainingConv2D(layers.Conv2D):
     """Keras' convolution of NHWC images, without the gradients in which oneDNN overwrites other memory."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        square = len(set(self.strides)) == 1 and not self.use_bias
-        if not square or not overruns(self.kernel.shape, self.strides[0]):
+        plain = len(set(self.strides)) == 1 and not self.use_bias
+        if not plain or not overruns(self.kernel.shape, self.strides[0]):
             return super().call(inputs)
         return convolution(every_second(inputs), tf.cast(self.kernel, inputs.dtype))
 

@@ -97,7 +97,8 @@ def test_nothing_to_do_gives_the_images() -> None:
         (
             {"cutout": 16, "mean": (0.5,)},
             (8, 8, 1),
-            "it must be from 0 to 7; of 32x32 it is as much as 4 here",
+            "cutout: found 16 pixels for images 8x8; it must be from 0 to 7; "
+            "of 32x32 it is as much as 4 here",
         ),
         ({"padding": 8}, (8, 12, 1), "padding: found 8 pixels for images 8x12; it must be from 0 to 7"),
         ({"padding": -1}, (8, 8, 1), "padding: found -1"),

@@ -234,6 +234,7 @@ def test_training_sees_d_t_and_the_judge_d_v() -> None:
     plain, without_v, without_t = outcome(first[:0]), outcome(second), outcome(first)
     assert without_v[0] == plain[0] and without_v[1] != plain[1]
     assert without_t[0] != plain[0]
+    assert plain == outcome(first[:0])  # again, the same to the last bit
 
 
 @pytest.mark.slow
