@@ -50,6 +50,10 @@ def main() -> None:
     parser.add_argument("--study", action="append", default=[], metavar="NAME=DIRECTORY")
     parser.add_argument("--folder", type=Path, default=Path(), help="where the pictures go")
     options = parser.parse_args()
+    if options.found and options.table is None:
+        parser.error("--found needs --table, which has the true accuracies")
+    if wrong := [study for study in options.study if "=" not in study]:
+        parser.error(f"--study: found {wrong[0]!r}; accepted is NAME=DIRECTORY, as darts=runs/judge2")
     if options.found:
         samples = on_the_table(options.found, options.table, options.column, options.random)
         draw_samples(samples, options.folder / "judge-nasbench201.png")
