@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdas_tf.cli import options
-from gdas_tf.cli.console import print_result, progress_on_stderr
+from gdas_tf.cli.console import print_result, progress_on_stderr, warn
 from gdas_tf.config.sections import SECTIONS
 from gdas_tf.durations import parse_duration
 from gdas_tf.errors import RunError, UsageError
@@ -77,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
 
         with progress_on_stderr(), StudyFolder(folder).lock():
             report = write_report(StudyFolder(folder), {})
-        print_result(args.json, report, _text(report))
+        _print(args.json, report, report)
         return 0
     args.go_on_with = shlex.join(["gdas-tf", "study", str(folder), "--resume"])
     from gdas_tf.studies.executors import default_jobs
@@ -101,7 +101,7 @@ def main(args: argparse.Namespace) -> int:
     if args.plan:
         print_result(args.json, result["plan"], "\n".join(result["plan"]["lines"]))
         return 0
-    print_result(args.json, {"directory": str(folder), **result["report"]}, _text(result["report"]))
+    _print(args.json, {"directory": str(folder), **result["report"]}, result["report"])
     if result["failed"]:
         failed = result["failed"]
         name = next(iter(failed))
@@ -112,11 +112,13 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _text(report: dict[str, Any]) -> str:
+def _print(as_json: bool, result: dict[str, Any], report: dict[str, Any]) -> None:
+    """Prints what a report says: its verdicts and files as the result, and its warnings."""
     lines = [report["verdict"]]
     if report["hard_verdict"]:
         lines.append(report["hard_verdict"])
-    return "\n".join([*lines, "", *report["files"].values()])
+    warn(report["warnings"])
+    print_result(as_json, result, "\n".join([*lines, "", *report["files"].values()]))
 
 
 def _study(args: argparse.Namespace) -> tuple[Path, Study]:

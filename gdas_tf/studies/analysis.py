@@ -51,13 +51,17 @@ def analyse(folder: StudyFolder, failed: Mapping[str, str]) -> dict[str, Any]:
             )
     comparisons = _comparisons(study, by_arm)
     hard = _hard(study, by_arm)
+    arms = [_arm(study, arm, found) for arm, found in by_arm.items()]
+    earlier = folder.earlier_reports()
     result: dict[str, Any] = {
-        "study": {"name": study.name, "about": study.about, "seed": study.seed},
+        "study": {name: getattr(study, name) for name in ("name", "about", "seed", *folder.may_grow)},
         "verdict": sentences.sentence(study, comparisons[0]) if comparisons else _best_arm(by_arm),
         "hard_verdict": hard[0]["sentence"] if hard else sentences.not_asked(study),
         "sees": what_it_sees(study),
         "plan": folder.plan(),
-        "arms": [_arm(study, arm, found) for arm, found in by_arm.items()],
+        "earlier": earlier,
+        "warnings": _warnings(study, arms, earlier),
+        "arms": arms,
         "comparisons": comparisons,
         "against_best": hard,
         "runs": runs,
@@ -136,6 +140,17 @@ def _arm(study: Study, arm: str, runs: Sequence[Mapping[str, Any]]) -> dict[str,
     }
 
 
+def _warnings(
+    study: Study, arms: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What to know before any number of a report is believed."""
+    lines = [sentences.grown(study, earlier)]
+    for arm in arms:
+        for kind, found in arm["agreement"].items():
+            lines.append(sentences.disagreement(study, arm["name"], kind, found))
+    return [line for line in lines if line is not None]
+
+
 def _comparisons(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """The answers to the questions of a study, in points of accuracy."""
     result = []
@@ -152,11 +167,12 @@ def _comparisons(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]
                 "second": second,
                 "n": [len(a), len(b)],
                 **dataclasses.asdict(found),
-                "detectable": detectable(len(a), len(b)),
+                "decisive": found.decisive,
+                "detectable": detectable(len(a), len(b), paired=bool(shared)),
                 "of": len(study.pairs()),
             }
         )
-    corrected = holm([found["welch"] for found in result])
+    corrected = holm([found["decisive"] for found in result])
     for found, p in zip(result, corrected, strict=True):
         found["p"] = p
         found["sentence"] = sentences.sentence(study, found)

@@ -105,8 +105,9 @@ def checklist(study: Study, found: Mapping[str, Any]) -> list[dict[str, str]]:
         _row(
             "comparison",
             "Were there several runs, with seeds and spread?",
-            "yes",
-            f"{counts}; seeds from one, {study.seed}; deviation, interval, two tests, Holm's correction",
+            "partly" if found["earlier"] else "yes",
+            f"{counts}; seeds from one, {study.seed}; deviation, interval, tests, Holm's correction"
+            + ("; runs were added after a report was seen" if found["earlier"] else ""),
         ),
         _row(
             "comparison",

@@ -87,7 +87,7 @@ class StudyFolder(RunCollection):
         except UsageError:  # it was killed in the wrong moment
             return None
 
-    # ---- plan and latency
+    # ---- plan, reports and latency
 
     def plan(self) -> dict[str, Any] | None:
         """What was planned, or None."""
@@ -97,6 +97,19 @@ class StudyFolder(RunCollection):
     def write_plan(self, plan: dict[str, Any]) -> None:
         """Writes what is planned."""
         write_json(self.path / "plan.json", plan)
+
+    def earlier_reports(self) -> list[dict[str, Any]]:
+        """The reports that were written before runs were added: `seeds`, `random` and `verdict` of each."""
+        path = self.path / "report.json"
+        try:
+            report = read_json(path) if path.is_file() else {}
+        except UsageError:  # it is written anew, whatever happened to it
+            return []
+        earlier, study = report.get("earlier", []), self.study()
+        planned = {name: report.get("study", {}).get(name) for name in self.may_grow}
+        if None not in planned.values() and planned != {name: getattr(study, name) for name in self.may_grow}:
+            return [*earlier, {**planned, "verdict": report.get("verdict")}]
+        return earlier
 
     def latency(self) -> dict[str, float]:
         """The latency of a cell's ONNX file in ms, by its name."""

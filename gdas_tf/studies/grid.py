@@ -229,6 +229,13 @@ def search_key(config: Config) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def shares_search(study: Study, first: str, second: str) -> bool:
+    """Returns whether two arms derive their genotypes of one search, so that their runs are pairs."""
+    if not {first, second} <= set(study.searched()):
+        return False
+    return search_key(study.arm_config(first)) == search_key(study.arm_config(second))
+
+
 def seed(of_study: int, arm: str, number: int) -> int:
     """Returns the seed of a run: a whole number below 2^31."""
     import numpy as np

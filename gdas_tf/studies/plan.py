@@ -12,7 +12,7 @@ from gdas_tf.durations import duration
 from gdas_tf.errors import UsageError
 from gdas_tf.pipeline import division
 from gdas_tf.pipeline.division import cannot_tell, search_within, seconds_of_search, steps_of_retraining
-from gdas_tf.studies.grid import FEWEST, Arm, Study, cells, search_key
+from gdas_tf.studies.grid import FEWEST, Arm, Study, cells, search_key, shares_search
 from gdas_tf.studies.statistics import ALPHA, POWER, detectable
 
 _MOST = 100  # runs of an arm that a budget buys at most
@@ -148,10 +148,16 @@ def what_it_sees(study: Study) -> list[str]:
     lines: dict[str, None] = {}
     for first, second in pairs:
         n1, n2 = study.runs(first), study.runs(second)
-        line = f"{_number(study, first)} and {_number(study, second)}: differences of "
-        line += f"{detectable(n1, n2):.1f} standard deviations and more ({100 * POWER:.0f} % power)"
+        paired = shares_search(study, first, second)
+        if paired:
+            line = f"{n1} pairs of runs of one search: differences of "
+            unit = "standard deviations of a pair's difference and more"
+        else:
+            line = f"{_number(study, first)} and {_number(study, second)}: differences of "
+            unit = "standard deviations and more"
+        line += f"{detectable(n1, n2, paired=paired):.1f} {unit} ({100 * POWER:.0f} % power)"
         if len(pairs) > 1:
-            strict = detectable(n1, n2, alpha=ALPHA / len(pairs))
+            strict = detectable(n1, n2, alpha=ALPHA / len(pairs), paired=paired)
             line += f"; {strict:.1f} where p is corrected for {len(pairs)} comparisons"
         lines[line] = None
     return list(lines)

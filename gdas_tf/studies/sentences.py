@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gdas_tf.studies.grid import Study
@@ -67,6 +67,31 @@ def not_asked(study: Study) -> str | None:
     return (
         "Against the best of the random cells: not asked, as it is chosen by a validation part of the "
         "training, and there is none (retrain.validation)."
+    )
+
+
+def disagreement(study: Study, arm: str, kind: str, found: Mapping[str, Any]) -> str | None:
+    """Returns a warning where the cells of an arm's seeds agree no better than random ones, or None."""
+    if found["probability"] < ALPHA:
+        return None
+    share, chance = (f"{100 * found[key]:.0f} %" for key in ("share", "by_chance"))
+    return (
+        f"The seeds of {label(study, arm)} do not agree: {kind} cells of two seeds have {share} of "
+        f"their edges in common, random ones {chance} ({probability(found['probability'])}). Another seed "
+        "would find another cell. Search for longer (search.epochs), or take the cell of no single search "
+        "for the best one."
+    )
+
+
+def grown(study: Study, earlier: Sequence[Mapping[str, Any]]) -> str | None:
+    """Returns a warning where runs were added after a report was seen; None where none were."""
+    if not earlier:
+        return None
+    seen = ", ".join(f"{one['seeds']} and {one['random']}" for one in earlier)
+    return (
+        f"Runs were added after a report was seen (seeds and random cells then: {seen}; now {study.seeds} "
+        f"and {study.random}), so that p is smaller than it should be: whoever looks until a difference "
+        "shows will find one. A new study with another seed would tell."
     )
 
 

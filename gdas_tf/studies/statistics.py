@@ -24,6 +24,7 @@ POWER = 0.8
 
 _EXACT = 20_000  # relabellings: up to here all of them are counted, beyond it as many are drawn
 _RESAMPLES = 2_000
+_NODES = 64  # of the integral over the share of the first sample in the sum of squares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Comparison:
 
     Attributes:
         difference: of the means.
-        interval: of the difference, by Welch (by Student's t of the pairs, where they are pairs).
+        interval: of the difference, by the test whose p is `decisive`.
         welch: p of Welch's t test, two-sided (of the paired t test, where they are pairs).
+        student: p of Student's t test, two-sided (of the paired t test, where they are pairs).
         permutation: p of the permutation test of the difference of means, two-sided.
         effect: Hedges' g; None where neither sample varies.
         paired: whether the values are pairs, as of two genotypes of one search.
@@ -52,9 +54,20 @@ class Comparison:
     difference: float
     interval: tuple[float, float]
     welch: float
+    student: float
     permutation: float
     effect: float | None
     paired: bool = False
+
+    @property
+    def decisive(self) -> float:
+        """The p by which samples are called different: the larger one of Welch's and Student's.
+
+        Welch's test alone does not hold its level where small samples have unequal sizes (6.2 % for 4 and 20
+        normal values); Student's alone is misled by unequal deviations. The permutation test cannot fall
+        below two relabellings of all, which is 0.029 for 4 and 4.
+        """
+        return max(self.welch, self.student)
 
 
 def summarize(values: Sequence[float]) -> Summary:
@@ -93,11 +106,15 @@ def compare(
     spread = a - b if paired else np.concatenate([a - a.mean(), b - b.mean()])
     if np.ptp(spread) == 0.0:  # scipy's t of samples without any spread is not a number
         certain = 1.0 if difference == 0.0 else 0.0
-        interval, welch = (difference, difference), certain
+        interval, welch, student = (difference, difference), certain, certain
     else:
-        test = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
-        limits = test.confidence_interval(LEVEL)
-        interval, welch = (float(limits.low), float(limits.high)), float(test.pvalue)
+        if paired:
+            tests = [stats.ttest_rel(a, b)] * 2
+        else:
+            tests = [stats.ttest_ind(a, b, equal_var=equal) for equal in (False, True)]
+        welch, student = (float(test.pvalue) for test in tests)
+        limits = max(tests, key=lambda test: test.pvalue).confidence_interval(LEVEL)
+        interval = (float(limits.low), float(limits.high))
     ways = 2 ** len(a) if paired else math.comb(len(a) + len(b), len(a))
     permuted = stats.permutation_test(
         (a, b),
@@ -107,7 +124,8 @@ def compare(
         n_resamples=np.inf if ways <= _EXACT else _EXACT,
         rng=np.random.default_rng(seed),
     )
-    return Comparison(difference, interval, welch, float(permuted.pvalue), hedges(a, b), paired)
+    p = float(permuted.pvalue)
+    return Comparison(difference, interval, welch, student, p, hedges(a, b), paired)
 
 
 def hedges(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -141,32 +159,51 @@ def holm(probabilities: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def power(difference: float, first: int, second: int, alpha: float = ALPHA) -> float:
-    """Returns the probability that Student's t test sees a difference.
+def power(difference: float, first: int, second: int, alpha: float = ALPHA, paired: bool = False) -> float:
+    """Returns the probability that a difference is seen, as `Comparison.decisive` decides.
+
+    The samples are normal, of one standard deviation. Student's t has a noncentral t distribution. Welch's t
+    is Student's times a factor; that and Welch's degrees of freedom depend only on the share of the first
+    sample in the sum of squares, which is Beta((n1 - 1)/2, (n2 - 1)/2) and independent of Student's t. The
+    integral over that share is taken by the rule of Gauss and Jacobi.
 
     Args:
-        difference: of the means, in standard deviations.
-        first, second: sizes of the samples, together at least three.
+        difference: of the means, in standard deviations; of the pairs' differences, where they are pairs.
+        first, second: sizes of the samples, at least two each.
         alpha: largest probability to see one where there is none.
+        paired: whether the samples are pairs.
     """
-    from scipy import stats
+    from scipy import special, stats
 
-    freedom = first + second - 2
-    limit = stats.t.ppf(1 - alpha / 2, freedom)
-    shift = difference * math.sqrt(first * second / (first + second))
+    if paired:
+        freedom, shift = first - 1, difference * math.sqrt(first)
+        limits, weights = np.full(1, stats.t.ppf(1 - alpha / 2, freedom)), np.ones(1)
+    else:
+        freedom = first + second - 2
+        shift = difference * math.sqrt(first * second / (first + second))
+        x, weights = special.roots_jacobi(_NODES, (second - 3) / 2, (first - 3) / 2)
+        share, weights = (1 + x) / 2, weights / weights.sum()
+        # Squared errors of both means, with the pooled variance as unit, and Welch's degrees of freedom.
+        a, b = freedom * share / ((first - 1) * first), freedom * (1 - share) / ((second - 1) * second)
+        welch = (a + b) ** 2 / (a**2 / (first - 1) + b**2 / (second - 1))
+        limits = stats.t.ppf(1 - alpha / 2, welch) * np.sqrt((a + b) / (1 / first + 1 / second))
+        limits = np.maximum(limits, stats.t.ppf(1 - alpha / 2, freedom))
     # The distribution function of the noncentral t leaves the numbers far out; what it leaves out is nothing.
-    below = np.nan_to_num(stats.nct.cdf(-limit, freedom, shift), nan=0.0)
-    return float(stats.nct.sf(limit, freedom, shift) + below)
+    below = np.nan_to_num(stats.nct.cdf(-limits, freedom, shift), nan=0.0)
+    above = np.nan_to_num(stats.nct.sf(limits, freedom, shift), nan=0.0)
+    return float(weights @ (above + below))
 
 
-def detectable(first: int, second: int, wanted: float = POWER, alpha: float = ALPHA) -> float:
-    """Returns the smallest difference, in standard deviations, seen with a probability of `wanted`."""
+def detectable(
+    first: int, second: int, wanted: float = POWER, alpha: float = ALPHA, paired: bool = False
+) -> float:
+    """Returns the smallest difference, as of `power`, that is seen with a probability of `wanted`."""
     from scipy import optimize
 
     def missing(difference: float) -> float:
-        return power(difference, first, second, alpha) - wanted
+        return power(difference, first, second, alpha, paired) - wanted
 
-    return float(optimize.brentq(missing, 1e-3, 100.0, xtol=1e-4))
+    return float(optimize.brentq(missing, 1e-3, 1000.0, xtol=1e-4))
 
 
 def best_of(values: Sequence[float], draws: int, selected_by: Sequence[float] | None = None) -> float:

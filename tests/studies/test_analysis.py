@@ -1,10 +1,12 @@
-"""Which random cell is the best one: the validation part says it, never the test images."""
+"""What a report says beside its tests: the best random cell, chosen by the validation part; and warnings."""
 
 from __future__ import annotations
 
 import pytest
 
-from gdas_tf.studies.analysis import _hard, incumbents
+from gdas_tf.files import write_json
+from gdas_tf.studies.analysis import _hard, _warnings, incumbents
+from gdas_tf.studies.folder import StudyFolder
 from gdas_tf.studies.grid import Study
 from gdas_tf.studies.sentences import not_asked
 
@@ -59,3 +61,36 @@ def test_without_a_validation_part_the_question_is_not_asked() -> None:
     assert _hard(STUDY, by_arm(None, None, None)) == []
     assert "retrain.validation" in not_asked(STUDY)
     assert not_asked(Study(name="one", arms={"a": {}, "b": {}})) is None
+
+
+def test_seeds_that_do_not_agree_are_warned_of() -> None:
+    def arm(probability: float) -> dict:
+        found = {"share": 0.2, "by_chance": 0.17, "probability": probability}
+        return {"name": "search", "agreement": {"normal": found}}
+
+    assert _warnings(STUDY, [arm(0.01), {"name": "random", "agreement": {}}], []) == []
+    (line,) = _warnings(STUDY, [arm(0.3)], [])
+    assert line.startswith(
+        "The seeds of the search do not agree: normal cells of two seeds have 20 % of their"
+    )
+    assert "random ones 17 % (p = 0.300)" in line and "search.epochs" in line
+
+
+def test_runs_that_were_added_after_a_report_are_told(tmp_path) -> None:
+    folder = StudyFolder(tmp_path)
+
+    def report(seeds: int, random: int) -> list[str]:
+        """Reports on so many runs; returns the warnings."""
+        study = STUDY.model_copy(update={"seeds": seeds, "random": random})
+        folder.write(study)
+        earlier = folder.earlier_reports()
+        planned = {"seeds": seeds, "random": random}
+        write_json(tmp_path / "report.json", {"study": planned, "verdict": "No.", "earlier": earlier})
+        return _warnings(study, [], earlier)
+
+    assert report(3, 6) == report(3, 6) == []
+    assert "then: 3 and 6; now 5 and 6" in report(5, 6)[0]
+    assert "then: 3 and 6; now 5 and 6" in report(5, 6)[0]  # again, with no more runs
+    assert "then: 3 and 6, 5 and 6; now 5 and 9" in report(5, 9)[0]
+    (tmp_path / "report.json").write_text("{")
+    assert folder.earlier_reports() == []

@@ -116,6 +116,13 @@ def test_a_first_search_that_takes_no_time_is_no_measure() -> None:
 
 
 def test_what_will_be_seen_is_said() -> None:
-    line = "5 searches and 10 random cells: differences of 1.7 standard deviations and more (80 % power)"
+    line = "5 searches and 10 random cells: differences of 1.8 standard deviations and more (80 % power)"
     assert what_it_sees(STUDY) == [line]
     assert all("where p is corrected for 3 comparisons" in line for line in what_it_sees(built_in("table1")))
+
+
+def test_pairs_of_one_search_are_planned_as_pairs() -> None:
+    lines = what_it_sees(built_in("table3").model_copy(update={"seeds": 4, "random": 4}))
+    paired = "4 pairs of runs of one search: differences of 2.1 standard deviations of a pair's difference"
+    assert [line.startswith(paired) for line in lines] == [False, True, False]
+    assert "pairs" not in "".join(what_it_sees(built_in("sampling")))

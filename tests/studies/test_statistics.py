@@ -80,22 +80,58 @@ def test_the_interval_of_a_mean_is_students() -> None:
     assert summarize([1.0]).interval is None
 
 
-@pytest.mark.parametrize("sizes", [(5, 10), (3, 3), (4, 20)])
-def test_the_power_statement_holds_in_a_simulation(sizes: tuple[int, int]) -> None:
+def decided(first: np.ndarray, second: np.ndarray, paired: bool = False) -> np.ndarray:
+    """The decisive p of many draws at once, [draws, values] each."""
     from scipy import stats
 
-    difference, draws = detectable(*sizes), 20_000
+    if paired:
+        return stats.ttest_rel(first, second, axis=1).pvalue
+    tests = (stats.ttest_ind(first, second, axis=1, equal_var=equal) for equal in (False, True))
+    return np.maximum(*(test.pvalue for test in tests))
+
+
+def test_the_larger_one_of_two_tests_decides_and_gives_the_interval() -> None:
+    from scipy import stats
+
+    generator = np.random.default_rng(3)
+    by_student = 0
+    for _ in range(20):
+        a, b = generator.standard_normal(3), generator.standard_normal(8)
+        found = compare(a, b)
+        assert found.decisive == max(found.welch, found.student) == decided(a[None], b[None])[0]
+        by_student += found.student > found.welch
+        test = stats.ttest_ind(a, b, equal_var=found.student > found.welch)
+        assert found.interval == tuple(test.confidence_interval(0.95))
+        assert (found.decisive < 0.05) == (not found.interval[0] < 0.0 < found.interval[1])
+    assert 0 < by_student < 20
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+@pytest.mark.parametrize("sizes", [(5, 10), (3, 3), (4, 20), (2, 15)])
+def test_the_power_statement_holds_in_a_simulation(sizes: tuple[int, int], alpha: float) -> None:
+    difference, draws = detectable(*sizes, alpha=alpha), 20_000
     generator = np.random.default_rng(0)
     a = generator.standard_normal((draws, sizes[0])) + difference
     b = generator.standard_normal((draws, sizes[1]))
-    seen = np.mean(stats.ttest_ind(a, b, axis=1).pvalue < 0.05)
+    margin = 4 * np.sqrt(0.8 * 0.2 / draws)
+    assert np.mean(decided(a, b) < alpha) == pytest.approx(0.8, abs=margin)
+    none = power(0.0, *sizes, alpha=alpha)
+    assert np.mean(decided(a - difference, b) < alpha) == pytest.approx(none, abs=margin / 2)
+    assert none < alpha
+
+
+@pytest.mark.parametrize("pairs", [2, 4, 10])
+def test_the_power_of_pairs_holds_in_a_simulation(pairs: int) -> None:
+    difference, draws = detectable(pairs, pairs, paired=True), 20_000
+    a = np.random.default_rng(0).standard_normal((draws, pairs)) + difference
+    seen = np.mean(decided(a, np.zeros_like(a), paired=True) < 0.05)
     assert seen == pytest.approx(0.8, abs=4 * np.sqrt(0.8 * 0.2 / draws))
+    assert power(0.0, pairs, pairs, paired=True) == pytest.approx(0.05, abs=1e-6)
 
 
-def test_the_power_of_no_difference_is_the_level() -> None:
-    assert power(0.0, 5, 10) == pytest.approx(0.05, abs=1e-6)
-    assert power(0.0, 5, 10, alpha=0.01) == pytest.approx(0.01, abs=1e-6)
+def test_a_large_difference_is_seen() -> None:
     assert power(30.0, 5, 10) == pytest.approx(1.0)
+    assert power(0.0, 200, 200) == pytest.approx(0.05, abs=1e-3)
 
 
 def test_the_best_of_some_is_that_of_all_ways_to_draw_them() -> None:
@@ -136,21 +172,13 @@ def test_the_interval_against_the_best_covers_the_truth() -> None:
     assert covered >= 32  # 95 % of 40 are 38; fewer than 32 come by chance once in ten thousand
 
 
-@pytest.mark.slow
 def test_random_cells_are_not_called_different(shared) -> None:
     """Two samples of 214 real random cells differ by chance alone: 5 % at most are called different."""
     with open(shared / "data" / "darts_space" / "random214.csv", newline="") as file:
         values = np.array([float(row["best_test_acc"]) for row in csv.DictReader(file)])
     assert len(values) == 214
-    generator = np.random.default_rng(0)
-    for sizes in ((5, 10), (3, 6)):
-        welch = permutation = 0
-        draws = 200
-        for _ in range(draws):
-            chosen = generator.permutation(values)[: sum(sizes)]
-            found = compare(chosen[: sizes[0]], chosen[sizes[0] :])
-            welch += found.welch < 0.05
-            permutation += found.permutation < 0.05
-        allowed = 0.05 * draws + 2.6 * np.sqrt(draws * 0.05 * 0.95)  # 99.5 % of a binomial
-        assert welch <= allowed
-        assert permutation <= allowed
+    generator, draws = np.random.default_rng(0), 20_000
+    for first, second in ((5, 10), (3, 6), (4, 4), (2, 15), (4, 20)):
+        chosen = np.argsort(generator.random((draws, len(values))), axis=1)[:, : first + second]
+        drawn = values[chosen]
+        assert np.mean(decided(drawn[:, :first], drawn[:, first:]) < 0.05) <= 0.05
