@@ -144,11 +144,8 @@ def _warnings(
     study: Study, arms: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """What to know before any number of a report is believed."""
-    lines = [sentences.grown(study, earlier)]
-    for arm in arms:
-        for kind, found in arm["agreement"].items():
-            lines.append(sentences.disagreement(study, arm["name"], kind, found))
-    return [line for line in lines if line is not None]
+    lines = [sentences.disagreement(study, arm["name"], arm["agreement"]) for arm in arms]
+    return [line for line in (sentences.grown(study, earlier), *lines) if line is not None]
 
 
 def _comparisons(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -70,16 +70,25 @@ def not_asked(study: Study) -> str | None:
     )
 
 
-def disagreement(study: Study, arm: str, kind: str, found: Mapping[str, Any]) -> str | None:
-    """Returns a warning where the cells of an arm's seeds agree no better than random ones, or None."""
-    if found["probability"] < ALPHA:
+def disagreement(study: Study, arm: str, agreement: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Returns a warning where the cells of an arm's seeds agree no better than random ones, or None.
+
+    Args:
+        study: the study.
+        arm: the arm.
+        agreement: `gdas_tf.studies.agreement.Agreement` as mappings, by the kind of cell.
+    """
+    parts = [
+        f"{kind} cells of two seeds have {100 * found['share']:.0f} % of their edges in common, random ones "
+        f"{100 * found['by_chance']:.0f} % ({probability(found['probability'])})"
+        for kind, found in agreement.items()
+        if found["probability"] >= ALPHA
+    ]
+    if not parts:
         return None
-    share, chance = (f"{100 * found[key]:.0f} %" for key in ("share", "by_chance"))
     return (
-        f"The seeds of {label(study, arm)} do not agree: {kind} cells of two seeds have {share} of "
-        f"their edges in common, random ones {chance} ({probability(found['probability'])}). Another seed "
-        "would find another cell. Search for longer (search.epochs), or take the cell of no single search "
-        "for the best one."
+        f"The seeds of {label(study, arm)} do not agree: {'; '.join(parts)}. Another seed would find another "
+        "cell. Search for longer (search.epochs), or take the cell of no single search for the best one."
     )
 
 

@@ -64,12 +64,19 @@ def test_without_a_validation_part_the_question_is_not_asked() -> None:
 
 
 def test_seeds_that_do_not_agree_are_warned_of() -> None:
-    def arm(probability: float) -> dict:
-        found = {"share": 0.2, "by_chance": 0.17, "probability": probability}
-        return {"name": "search", "agreement": {"normal": found}}
+    def arm(normal: float, reduction: float) -> dict:
+        found = {"share": 0.2, "by_chance": 0.17}
+        kinds = {"normal": normal, "reduction": reduction}
+        return {
+            "name": "search",
+            "agreement": {kind: {**found, "probability": p} for kind, p in kinds.items()},
+        }
 
-    assert _warnings(STUDY, [arm(0.01), {"name": "random", "agreement": {}}], []) == []
-    (line,) = _warnings(STUDY, [arm(0.3)], [])
+    assert _warnings(STUDY, [arm(0.01, 0.049), {"name": "random", "agreement": {}}], []) == []
+    (line,) = _warnings(STUDY, [arm(0.3, 0.01)], [])
+    assert "reduction" not in line
+    (line,) = _warnings(STUDY, [arm(0.3, 0.4)], [])
+    assert "(p = 0.300); reduction cells of two seeds have 20 %" in line
     assert line.startswith(
         "The seeds of the search do not agree: normal cells of two seeds have 20 % of their"
     )
