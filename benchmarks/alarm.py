@@ -4,8 +4,8 @@
     python benchmarks/alarm.py runs/*
 
 Takes run directories that differ in nothing but the seed, of a search that keeps logits. Of each edge and
-each pair of seeds it asks whether both find the same best operation. Edges that both are sure of are counted apart
-from those that one of them calls a coin flip. What chance gives is the agreement of different edges: an
+each pair of seeds it asks whether both find the same best operation. Edges that both are sure of are counted
+apart from those that one of them calls a coin flip. What chance gives is the agreement of different edges: an
 operation that is the best nearly everywhere agrees with itself without any knowledge of the edge.
 """
 
