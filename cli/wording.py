@@ -23,7 +23,8 @@ _SETTINGS = re.compile(r"\b(?:InputOptions|ServerSettings)\.([a-z_]+)\b")
 
 _FILES = re.compile(
     r"(?:run directory .* is damaged: )?configuration file "
-    r"|vary\b|space file |tuning |(?:\[.*?\] |worker .*?: )trial "
+    r"|vary\b|space file |study file |arm .*?: unknown configuration field "
+    r"|tuning |(?:\[.*?\] |worker .*?: )trial "
 )
 """How a message about a file of values, or about what is tuned, begins: there a field has its own name."""
 

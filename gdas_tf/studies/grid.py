@@ -276,7 +276,8 @@ def _arm(name: Any, value: Any) -> Any:
 
 
 def _message(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A key that is misspelt is told of before the one that is missing for it.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     path = ".".join(map(str, first["loc"]))
     kind, found = first["type"], first["input"]
     if kind == "value_error":
@@ -284,6 +285,8 @@ def _message(error: ValidationError) -> str:
     if kind == "extra_forbidden":
         near = hint(path, Study.model_fields, f"accepted are {', '.join(Study.model_fields)}")
         return f"unknown key {path!r}; {near}"
+    if path.startswith("questions"):
+        return f"questions: found {str(found)[:60]}; accepted are pairs of arms, as [[search, random]]"
     if kind == "missing":
         return f"{path} is missing; give it"
     if kind == "literal_error":
@@ -291,4 +294,9 @@ def _message(error: ValidationError) -> str:
     if kind == "greater_than_equal":
         reason = ", as one run has no spread" if first["ctx"]["ge"] == FEWEST else ""
         return f"{path}: found {found}; it must be at least {first['ctx']['ge']}{reason}"
+    if path == "arms":
+        return (
+            f"arms: found {str(found)[:60]}; accepted are names with changes of the configuration, as "
+            "{search: {}, random: {cells: random}}"
+        )
     return f"{path}: found {str(found)[:60]!r}; {first['msg']}"

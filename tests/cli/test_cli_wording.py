@@ -54,6 +54,7 @@ def test_flags_stand_for_fields(message, words):
         "data.json and metadata.images stay",
         "configuration file a.yaml: data.padding: found x",  # there it has its own name
         "run directory r is damaged: configuration file r/config.yaml: data.padding: found x",
+        "arm a: unknown configuration field 'search.epoch'; did you mean search.epochs?",  # of a study file
     ],
 )
 def test_other_words_stay(message):
