@@ -23,7 +23,7 @@ from gdas_tf.studies.checklist import checklist
 from gdas_tf.studies.folder import StudyFolder
 from gdas_tf.studies.grid import FEWEST, Cell, Study, cells
 from gdas_tf.studies.plan import what_it_sees
-from gdas_tf.studies.statistics import against_best, best_of, compare, detectable, holm, summarize
+from gdas_tf.studies.statistics import ALPHA, against_best, best_of, compare, detectable, holm, summarize
 
 PUBLISHED = Path(__file__).with_name("published.json")
 
@@ -196,8 +196,14 @@ def _hard(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
     is its accuracy on the test images. Pairs whose random cells have no validation part are left out.
     """
     result = []
-    pairs = [pair for pair in study.pairs() if study.arms[pair[1]].cells == "random"]
-    for first, second in [pair for pair in pairs if study.arms[pair[0]].cells == "searched"]:
+    cells_of = {name: arm.cells for name, arm in study.arms.items()}
+    pairs = [
+        (first, second)
+        for first, second in study.pairs()
+        if (cells_of[first], cells_of[second]) == ("searched", "random")
+    ]
+    level = 1.0 - ALPHA / max(len(pairs), 1)  # Bonferroni's: all intervals hold at once
+    for first, second in pairs:
         found, random = by_arm[first], by_arm[second]
         chosen_by = _validated(random)
         if chosen_by is None:
@@ -207,7 +213,7 @@ def _hard(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
         of_random = _mean([run["training_seconds"] for run in random]) or math.inf
         draws = max(1, math.floor((of_search + of_training) / of_random))
         accuracies = [[run["accuracy"] for run in runs] for runs in (found, random)]
-        difference, interval = against_best(*accuracies, draws, chosen_by, study.seed)
+        difference, interval = against_best(*accuracies, draws, chosen_by, study.seed, level)
         result.append(
             {
                 "first": first,
@@ -219,6 +225,7 @@ def _hard(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
                 "random_seconds": of_random,
                 "difference": difference,
                 "interval": list(interval),
+                "level": level,
             }
         )
         result[-1]["sentence"] = sentences.hard_sentence(study, result[-1])

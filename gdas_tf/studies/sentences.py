@@ -50,8 +50,10 @@ def hard_sentence(study: Study, found: Mapping[str, Any]) -> str:
     first, points, (low, high) = label(study, found["first"]), found["difference"], found["interval"]
     cells = f"the best of {found['draws']} random cells" if found["draws"] > 1 else "a single random cell"
     how = f"{abs(points):.2f} points {'better' if points >= 0 else 'worse'}"
-    numbers = f"95 % interval {low:.2f} to {high:.2f} by bootstrap"
-    if low > 0:
+    numbers = f"{100 * found['level']:.3g} % interval {low:.2f} to {high:.2f} by bootstrap"
+    if low > 0 and found["draws"] > found["of"]:
+        verdict = f"nothing is claimed, as there are {found['of']} random cells, whose best is worse"
+    elif low > 0:
         verdict = f"{first} beat it"
     elif high < 0:
         verdict = f"{first} is beaten"

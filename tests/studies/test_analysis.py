@@ -44,6 +44,31 @@ def test_the_best_random_cell_is_chosen_by_the_validation_loss(val_losses, best:
     assert found["interval"][0] < found["difference"] < found["interval"][1]
 
 
+def test_a_best_of_more_cells_than_there_are_is_not_called_beaten() -> None:
+    runs = by_arm(0.3, 0.2, 0.1)
+    accuracies = {"search": (95.0, 95.1), "random": (79.0, 79.1, 79.2)}
+    for arm, values in accuracies.items():
+        for one, accuracy in zip(runs[arm], values, strict=True):
+            one["accuracy"] = accuracy
+    assert "the search beat it" in _hard(STUDY, runs)[0]["sentence"]
+    for one in runs["search"]:
+        one["search_seconds"] = 30.0
+    (found,) = _hard(STUDY, runs)
+    assert (found["draws"], found["of"]) == (4, 3) and found["interval"][0] > 0
+    assert "nothing is claimed, as there are 3 random cells" in found["sentence"]
+
+
+def test_intervals_against_the_best_are_wider_where_there_are_several() -> None:
+    runs = by_arm(0.3, 0.2, 0.1)
+    both = {"search": {}, "other": {"search.epochs": 3}, "random": {"cells": "random"}}
+    several = _hard(Study(name="two", arms=both), {**runs, "other": runs["search"]})
+    assert [one["level"] for one in several] == [0.975, 0.975]
+    assert "97.5 % interval" in several[0]["sentence"]
+    (alone,) = _hard(STUDY, runs)
+    assert alone["level"] == 0.95 and "95 % interval" in alone["sentence"]
+    assert several[0]["interval"][0] < alone["interval"][0] < alone["interval"][1] < several[0]["interval"][1]
+
+
 def test_the_incumbent_is_the_one_of_the_least_validation_loss() -> None:
     runs = by_arm(0.1, 0.2, 0.3)
     arms = [
