@@ -24,7 +24,8 @@ an ordinary run directory. Without arguments: the embedded digits, in less than 
 
 STUDY is one of: verdict (what --search-strategy says against random), table1 (both cells, FRC, random, random
 FRC), table3 (FRC with ranks 1,2, 2,3 and 3,4, random, random FRC), sampling (Gumbel, direct), none (left out,
-kept), macro, precision, strategies (all of them, equal compute); or a YAML file."""
+kept), macro, precision, noise (random cells, each trained twice: what is the cell's, and what the seed's),
+strategies (all of them, equal compute); or a YAML file."""
 
 _EXAMPLES = """\
   gdas-tf study                                      verdict on digits
@@ -117,6 +118,7 @@ def _print(as_json: bool, result: dict[str, Any], report: dict[str, Any]) -> Non
     lines = [report["verdict"]]
     if report["hard_verdict"]:
         lines.append(report["hard_verdict"])
+    lines += [one["sentence"] for one in report["repeats"] if one["sentence"] != report["verdict"]]
     warn(report["warnings"])
     print_result(as_json, result, "\n".join([*lines, "", *report["files"].values()]))
 

@@ -85,6 +85,40 @@ def draw_sizes(runs: Sequence[Mapping[str, Any]], arms: Sequence[str], path: str
         save(figure, path)
 
 
+def draw_repeats(repeats: Mapping[str, Sequence[Sequence[float]]], path: str | Path) -> None:
+    """Draws each cell that was trained several times as a point: its first training, and the others.
+
+    Points near the diagonal mean that the cell decides; a round cloud means that the seed does.
+
+    Args:
+        repeats: by arm, of each cell the accuracies in % of its trainings.
+        path: the picture to write, .png or .svg.
+    """
+    with styled(path):
+        figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for number, (arm, cells) in enumerate(repeats.items()):
+            for repeat in range(1, len(cells[0])):
+                axes.plot(
+                    [accuracies[0] for accuracies in cells],
+                    [accuracies[repeat] for accuracies in cells],
+                    linestyle="",
+                    label=arm if repeat == 1 else None,
+                    markersize=6.0,
+                    alpha=0.8,
+                    **_style(number),
+                )
+        everything = np.concatenate([np.ravel(cells) for cells in repeats.values()])
+        ends = everything.min(), everything.max()
+        axes.plot(ends, ends, color=FAINT, linewidth=1.2, zorder=0)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.xaxis.set_major_formatter(_PERCENT)
+        _finish(axes, "test accuracy of the first training", "of the same cell, trained again")
+        if len(repeats) > 1:
+            figure.legend(loc="outside right upper", fontsize=8.5)
+        save(figure, path)
+
+
 def draw_incumbents(curves: Mapping[str, Sequence[tuple[float, float]]], path: str | Path) -> None:
     """Draws the expected test accuracy of the incumbent against the compute that it took.
 

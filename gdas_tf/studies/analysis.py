@@ -23,9 +23,21 @@ from gdas_tf.studies.checklist import checklist
 from gdas_tf.studies.folder import StudyFolder
 from gdas_tf.studies.grid import FEWEST, Cell, Study, cells
 from gdas_tf.studies.plan import what_it_sees
-from gdas_tf.studies.statistics import ALPHA, against_best, best_of, compare, detectable, holm, summarize
+from gdas_tf.studies.statistics import (
+    ALPHA,
+    against_best,
+    best_of,
+    best_of_normal,
+    compare,
+    components,
+    detectable,
+    holm,
+    summarize,
+)
 
 PUBLISHED = Path(__file__).with_name("published.json")
+
+_SEARCHED = 100  # cells, the best of which is what a search could find
 
 
 def analyse(folder: StudyFolder, failed: Mapping[str, str]) -> dict[str, Any]:
@@ -52,10 +64,11 @@ def analyse(folder: StudyFolder, failed: Mapping[str, str]) -> dict[str, Any]:
     comparisons = _comparisons(study, by_arm)
     hard = _hard(study, by_arm)
     arms = [_arm(study, arm, found) for arm, found in by_arm.items()]
+    repeats = _repeats(study, by_arm)
     earlier = folder.earlier_reports()
     result: dict[str, Any] = {
         "study": {name: getattr(study, name) for name in ("name", "about", "seed", *folder.may_grow)},
-        "verdict": sentences.sentence(study, comparisons[0]) if comparisons else _best_arm(by_arm),
+        "verdict": (comparisons or repeats or [{"sentence": _best_arm(by_arm)}])[0]["sentence"],
         "hard_verdict": hard[0]["sentence"] if hard else sentences.not_asked(study),
         "sees": what_it_sees(study),
         "plan": folder.plan(),
@@ -64,6 +77,7 @@ def analyse(folder: StudyFolder, failed: Mapping[str, str]) -> dict[str, Any]:
         "arms": arms,
         "comparisons": comparisons,
         "against_best": hard,
+        "repeats": repeats,
         "runs": runs,
         "failed": dict(failed),
         "published": _published(study, runs, by_arm),
@@ -84,6 +98,7 @@ def _run(folder: StudyFolder, study: Study, cell: Cell, latency: Mapping[str, fl
     result = {
         "name": cell.name,
         "arm": cell.arm,
+        "number": cell.number,
         "random": cell.random,
         "seed": cell.config.seed,
         "genotype": genotype.to_text(),
@@ -229,6 +244,24 @@ def _hard(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
             }
         )
         result[-1]["sentence"] = sentences.hard_sentence(study, result[-1])
+    return result
+
+
+def _repeats(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """How much of the spread of random cells is the cell's, by arms that train them again."""
+    result = []
+    for base, others in study.repeated().items():
+        by_number = [{run["number"]: run["accuracy"] for run in by_arm[arm]} for arm in (base, *others)]
+        numbers = sorted(set.intersection(*map(set, by_number)))
+        if len(numbers) < FEWEST:
+            continue
+        values = [[accuracies[number] for accuracies in by_number] for number in numbers]
+        found = dataclasses.asdict(components(values))
+        of = best_of_normal(_SEARCHED)
+        found |= {"arm": base, "repeats": others, "accuracies": values, "of": _SEARCHED}
+        found |= {"gain": of * found["cell"], "most": of * found["most"]}
+        found["sentence"] = sentences.repeated_sentence(found)
+        result.append(found)
     return result
 
 

@@ -103,6 +103,11 @@ _STUDIES: dict[str, dict[str, Any]] = {
         },
         "questions": [("mixed", "float32"), ("float32", "random")],
     },
+    "noise": {
+        "about": "how much of the spread of random cells is the cell, and how much the seed of the training?",
+        "random": 16,
+        "arms": {"random": _RANDOM, "again": {**_RANDOM, "same_as": "random"}},
+    },
     "strategies": {
         "about": "every strategy, for as long as the first one searches, beside random cells",
         "equal_compute": True,

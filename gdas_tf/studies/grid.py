@@ -11,6 +11,7 @@ A study is a YAML file or one of `gdas_tf.studies.built_in`:
       plain: {}
       cutout: {search.cutout: 8}
       random: {cells: random}
+      again: {cells: random, same_as: random}
     questions: [[cutout, plain], [plain, random]]
 """
 
@@ -40,11 +41,18 @@ Count = Annotated[Whole, Field(ge=FEWEST, le=1000)]
 
 
 class Arm(BaseModel):
-    """What is run several times: a configuration, whose cells are searched or drawn at random."""
+    """What is run several times: a configuration, whose cells are searched or drawn at random.
+
+    Args:
+        cells: where they come from.
+        same_as: an arm of random cells, the cells of which this one trains again, with other seeds.
+        changes: of the configuration.
+    """
 
     model_config = RULES
 
     cells: Literal["searched", "random"] = "searched"
+    same_as: str | None = None
     changes: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -101,6 +109,7 @@ class Study(BaseModel):
                 raise UsageError(f"arms: the name {name!r} has no letter or digit; give it one")
             if other != name:
                 raise UsageError(f"arms: {other!r} and {name!r} would have folders of one name; rename one")
+            self._check_repeated(name)
         for pair in self.questions:
             for name in pair:
                 if name not in self.arms:
@@ -109,6 +118,17 @@ class Study(BaseModel):
             if pair[0] == pair[1]:
                 raise UsageError(f"questions: {pair[0]!r} is compared with itself; name two arms")
         return self
+
+    def _check_repeated(self, name: str) -> None:
+        base = self.arms[name].same_as
+        if base is None:
+            return
+        fresh = [one for one, arm in self.arms.items() if arm.cells == "random" and arm.same_as is None]
+        if base not in fresh or self.arms[name].cells != "random":
+            raise UsageError(
+                f"arm {name}: found same_as {base!r}; it goes with cells: random, and accepted are arms of "
+                f"random cells of their own ({', '.join(fresh) or 'there are none'})"
+            )
 
     @classmethod
     def from_file(cls, path: str | Path) -> Study:
@@ -130,12 +150,22 @@ class Study(BaseModel):
         """The pairs of arms that are compared, that of the first sentence first."""
         if self.questions:
             return self.questions
-        random = [name for name, arm in self.arms.items() if arm.cells == "random"]
-        return tuple((name, other) for name in self.searched() for other in random)
+        return tuple((name, other) for name in self.searched() for other in self.drawn())
 
     def searched(self) -> list[str]:
         """The arms whose cells are searched."""
         return [name for name, arm in self.arms.items() if arm.cells == "searched"]
+
+    def drawn(self) -> list[str]:
+        """The arms of random cells of their own."""
+        return [name for name, arm in self.arms.items() if arm.cells == "random" and arm.same_as is None]
+
+    def repeated(self) -> dict[str, list[str]]:
+        """The arms that train the random cells of another one again, by that one's name."""
+        repeats = {
+            name: [one for one, arm in self.arms.items() if arm.same_as == name] for name in self.drawn()
+        }
+        return {name: others for name, others in repeats.items() if others}
 
     def runs(self, arm: str) -> int:
         """How often an arm is run."""
@@ -160,9 +190,16 @@ class Study(BaseModel):
         """
         base = self.base()
         try:
-            return base.override({"seed": self.seed, **self.arms[arm].changes})
+            config = base.override({"seed": self.seed, **self.arms[arm].changes})
         except UsageError as error:
             raise UsageError(f"arm {arm}: {error}") from error
+        if (other := self.arms[arm].same_as) is not None:
+            theirs = self.arm_config(other)
+            if (config.space, config.search.reduction) != (theirs.space, theirs.search.reduction):
+                raise UsageError(
+                    f"arm {arm}: its cells are those of {other}, so its search space must be, too"
+                )
+        return config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +211,7 @@ class Cell:
         arm: the arm that it belongs to.
         number: which of the arm's runs it is, from 1 on.
         config: its configuration, with its own seed.
-        random: whether its genotype is drawn.
+        drawn_by: the seed that its genotype is drawn by; None where that is searched.
         search_of: the cell whose search it takes, where two arms search alike; None if it searches itself.
     """
 
@@ -182,8 +219,12 @@ class Cell:
     arm: str
     number: int
     config: Config
-    random: bool
+    drawn_by: int | None = None
     search_of: str | None = None
+
+    @property
+    def random(self) -> bool:
+        return self.drawn_by is not None
 
 
 def cells(study: Study) -> list[Cell]:
@@ -208,13 +249,16 @@ def cells(study: Study) -> list[Cell]:
             if number > study.runs(arm):
                 continue
             owner = owners[arm]
+            drawn_by = None
+            if study.arms[arm].cells == "random":
+                drawn_by = seed(study.seed, study.arms[arm].same_as or arm, number)
             found.append(
                 Cell(
                     f"{slug(arm)}-{number}",
                     arm,
                     number,
                     config.override({"seed": seed(study.seed, owner, number)}),
-                    study.arms[arm].cells == "random",
+                    drawn_by,
                     None if owner == arm else f"{slug(owner)}-{number}",
                 )
             )
@@ -271,8 +315,9 @@ def _arm(name: Any, value: Any) -> Any:
             f"arm {name}: found {value!r}; accepted are changes of the configuration, as "
             "{search.sampler: direct}, and {cells: random}"
         )
-    changes = flat({key: item for key, item in value.items() if key not in ("cells", "changes")})
-    return {"cells": value.get("cells", "searched"), "changes": changes | flat(value.get("changes", {}))}
+    own = {key: value[key] for key in ("cells", "same_as") if key in value}
+    changes = flat({key: item for key, item in value.items() if key not in (*own, "changes")})
+    return {**own, "changes": changes | flat(value.get("changes", {}))}
 
 
 def _message(error: ValidationError) -> str:

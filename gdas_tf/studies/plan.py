@@ -13,7 +13,7 @@ from gdas_tf.errors import UsageError
 from gdas_tf.pipeline import division
 from gdas_tf.pipeline.division import cannot_tell, search_within, seconds_of_search, steps_of_retraining
 from gdas_tf.studies.grid import FEWEST, Arm, Study, cells, search_key, shares_search
-from gdas_tf.studies.statistics import ALPHA, POWER, detectable
+from gdas_tf.studies.statistics import ALPHA, POWER, detectable, seen_share
 
 _MOST = 100  # runs of an arm that a budget buys at most
 _START = 3.0  # seconds of a process before its first line
@@ -160,6 +160,13 @@ def what_it_sees(study: Study) -> list[str]:
             strict = detectable(n1, n2, alpha=ALPHA / len(pairs), paired=paired)
             line += f"; {strict:.1f} where p is corrected for {len(pairs)} comparisons"
         lines[line] = None
+    for base, others in study.repeated().items():
+        trainings = 1 + len(others)
+        lines[
+            f"{study.runs(base)} random cells, {trainings} trainings each: that they differ, where "
+            f"{100 * seen_share(study.runs(base), trainings):.0f} % of the variance and more are the cell's "
+            f"({100 * POWER:.0f} % power)"
+        ] = None
     return list(lines)
 
 

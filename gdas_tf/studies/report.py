@@ -27,6 +27,7 @@ _TITLES = {
     "sizes": "Accuracy against parameters",
     "incumbents": "Incumbent against compute",
     "preferences": "The most probable operation, share of all edges, mean over the seeds",
+    "repeats": "Random cells, trained again",
     "agreement": "Agreement of the seeds' genotypes",
 }
 
@@ -95,6 +96,10 @@ def _draw(folder: StudyFolder, study: Study, result: Mapping[str, Any]) -> dict[
     samples = {name: [run["accuracy"] for run in result["runs"] if run["arm"] == name] for name in names}
     pictures.draw_samples(samples, drawn["samples"])
     pictures.draw_sizes(result["runs"], names, drawn["sizes"])
+    if result["repeats"]:
+        drawn["repeats"] = place / "repeats.svg"
+        repeats = {one["arm"]: one["accuracies"] for one in result["repeats"]}
+        pictures.draw_repeats(repeats, drawn["repeats"])
     if curves := incumbents(result):
         drawn["incumbents"] = place / "incumbents.svg"
         pictures.draw_incumbents(curves, drawn["incumbents"])

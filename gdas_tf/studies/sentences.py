@@ -11,8 +11,7 @@ from gdas_tf.studies.statistics import ALPHA
 
 def label(study: Study, arm: str) -> str:
     """Returns what to call an arm in a sentence."""
-    random = [name for name, each in study.arms.items() if each.cells == "random"]
-    if random == [arm]:
+    if study.drawn() == [arm]:
         return "the mean random cell"
     return "the search" if arm == "search" else f"“{arm}”"
 
@@ -62,9 +61,26 @@ def hard_sentence(study: Study, found: Mapping[str, Any]) -> str:
     return f"Against {cells}, which the same compute buys: {verdict}; it was {how} ({numbers})."
 
 
+def repeated_sentence(found: Mapping[str, Any]) -> str:
+    """Returns how much of the spread of random cells is the cell's, and what a search could gain by it."""
+    low, high = (f"{100 * end:.0f}" for end in found["interval"])
+    numbers = (
+        f"{100 * found['share']:.0f} % of the variance of their accuracies is the cell's, the rest the "
+        f"seed's (95 % interval {low} to {high} %, {probability(found['p'])}, n = {found['n']} cells, "
+        f"{found['trainings']} trainings each)"
+    )
+    gain = (
+        f"the best of {found['of']} cells would be some {found['gain']:.2f} points above the mean, and by "
+        f"that interval {found['most']:.2f} at the most"
+    )
+    if found["p"] < ALPHA:
+        return f"Random cells differ by more than the seed of their training: {numbers}; {gain}."
+    return f"No evidence that random cells differ by more than the seed of their training: {numbers}; {gain}."
+
+
 def not_asked(study: Study) -> str | None:
-    """Returns why searches were not compared with the best of the random cells; None without random cells."""
-    if not any(arm.cells == "random" for arm in study.arms.values()):
+    """Returns why searches were not compared with the best random cell; None if there are not both."""
+    if not (study.searched() and study.drawn()):
         return None
     return (
         "Against the best of the random cells: not asked, as it is chosen by a validation part of the "

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from gdas_tf import pipeline
-from gdas_tf.config.config import Config
 from gdas_tf.errors import RunError, UsageError
 from gdas_tf.files import TEMPORARY, atomic_path, write_json, writing
 from gdas_tf.machine import own_peak_memory
@@ -40,7 +39,7 @@ def train(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
             # A random cell stays what was drawn: the genotype is in the run directory from the first on.
             if cell.random:
                 if not job.run.file("genotype.json").exists():
-                    pipeline.set_genotype(job.run, draw(cell.config))
+                    pipeline.set_genotype(job.run, draw(cell))
             elif not job.run.file("genotype.json").exists() or not job.run.begun("retrain"):
                 _take_search(folder, cell)
                 pipeline.run_search(job)
@@ -112,7 +111,7 @@ def check(folder: StudyFolder, names: list[str]) -> dict[str, Any]:
         from gdas_tf import preflight
 
         stages = ["retrain", "export"] if cell.random else ["search", "retrain", "export"]
-        genotype = draw(cell.config) if cell.random else None
+        genotype = draw(cell) if cell.random else None
         try:
             preflight.check_before_start(cell.config, data, stages, genotype)
         except UsageError as error:
@@ -136,9 +135,9 @@ PHASES: dict[str, Callable[[StudyFolder, list[str]], dict[str, Any]]] = {
 }
 
 
-def draw(config: Config) -> Genotype:
-    """Returns the random genotype of a configuration: uniform in its search space, by its seed."""
-    return random_genotype(config.space, config.seed, config.search.reduction)
+def draw(cell: Cell) -> Genotype:
+    """Returns the genotype of a random cell, uniform in its search space."""
+    return random_genotype(cell.config.space, cell.drawn_by, cell.config.search.reduction)
 
 
 def _time(cell: Cell) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gdas_tf.files import write_json
-from gdas_tf.studies.analysis import _hard, _warnings, incumbents
+from gdas_tf.studies.analysis import _hard, _repeats, _warnings, incumbents
 from gdas_tf.studies.folder import StudyFolder
 from gdas_tf.studies.grid import Study
 from gdas_tf.studies.sentences import not_asked
@@ -126,3 +126,23 @@ def test_runs_that_were_added_after_a_report_are_told(tmp_path) -> None:
     assert "then: 3 and 6, 5 and 6; now 5 and 9" in report(5, 9)[0]
     (tmp_path / "report.json").write_text("{")
     assert folder.earlier_reports() == []
+
+
+def test_what_is_the_cells_is_counted_over_the_cells_that_all_arms_have() -> None:
+    arms = {"random": {"cells": "random"}, "again": {"cells": "random", "same_as": "random"}}
+    study = Study(name="noise", arms=arms)
+
+    def runs(*accuracies: float) -> list[dict]:
+        return [{"number": number, "accuracy": one} for number, one in enumerate(accuracies, 1)]
+
+    first, again = runs(60.0, 70.0, 80.0, 10.0), runs(61.0, 69.0, 80.5)
+    (found,) = _repeats(study, {"random": first, "again": again})
+    assert found["accuracies"] == [[60.0, 61.0], [70.0, 69.0], [80.0, 80.5]]
+    assert found["sentence"].startswith(
+        "Random cells differ by more than the seed of their training: 99 % of"
+    )
+    assert "n = 3 cells, 2 trainings each" in found["sentence"]
+    assert found["gain"] == pytest.approx(2.5076 * found["cell"], rel=1e-4)
+    assert _repeats(study, {"random": first, "again": again[:1]}) == []
+    (found,) = _repeats(study, {"random": first[:3], "again": runs(80.0, 61.0, 69.0)})
+    assert found["sentence"].startswith("No evidence that random cells differ by more than the seed")

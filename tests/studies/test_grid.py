@@ -7,6 +7,7 @@ import pytest
 from gdas_tf.errors import UsageError
 from gdas_tf.studies.built_in import STUDIES, built_in
 from gdas_tf.studies.grid import Study, cells, slug
+from gdas_tf.studies.work import draw
 
 ARMS = {"a": {}, "random": {"cells": "random"}}
 
@@ -16,7 +17,7 @@ def test_every_study_that_has_a_name_can_be_run(name: str) -> None:
     study = built_in(name)
     found = cells(study)
     assert len({cell.name for cell in found}) == len(found)
-    assert study.pairs()
+    assert study.pairs() or study.repeated()
     assert any(cell.random for cell in found)
 
 
@@ -85,6 +86,13 @@ def test_a_study_that_is_written_and_read_is_the_same() -> None:
         ("arms: {a: {}}\nquestions: [[a, b]]\n", "there is no arm 'b'"),
         ("arms: {a: {}}\nquestions: [[a, a]]\n", "compared with itself"),
         ("arms: {a: {}}\narms: {b: {}}\n", "'arms' stands twice"),
+        ("arms: {a: {}, b: {same_as: a}}\n", "arm b: found same_as 'a'; it goes with cells: random"),
+        (
+            "arms: {a: {cells: random}, b: {cells: random, same_as: c}}\n",
+            "arms of random cells of their own (a)",
+        ),
+        ("arms: {a: {cells: random, same_as: a}}\n", "own (there are none)"),
+        ("arms: {a: {cells: random, same_as: 3}}\n", "arms.a.same_as: found '3'"),
         ("[1, 2]\n", "it must hold name, arms and so on"),
     ],
 )
@@ -111,3 +119,25 @@ def test_an_unknown_study_is_refused_with_the_nearest_name() -> None:
 
 def test_names_of_folders_are_plain() -> None:
     assert slug("FRC, ranks 1,2") == "frc-ranks-1-2"
+
+
+def test_cells_that_are_trained_again_are_the_same_and_their_seeds_are_not() -> None:
+    found = cells(built_in("noise"))
+    first, again = ([cell for cell in found if cell.arm == arm] for arm in ("random", "again"))
+    assert [draw(cell) for cell in first] == [draw(cell) for cell in again]
+    assert len({draw(cell).to_text() for cell in first}) == len(first) == 16
+    assert len({cell.config.seed for cell in found}) == 32
+    assert [cell.drawn_by for cell in first] == [cell.config.seed for cell in first]
+
+
+def test_cells_that_are_trained_again_are_compared_with_no_search() -> None:
+    arms = {"search": {}, "random": {"cells": "random"}, "again": {"cells": "random", "same_as": "random"}}
+    study = Study(name="s", arms=arms)
+    assert study.pairs() == (("search", "random"),)
+    assert study.repeated() == {"random": ["again"]}
+    assert Study(**study.model_dump(mode="json")) == study
+    other = {**arms, "again": {**arms["again"], "search.space": "nasbench201"}}
+    with pytest.raises(
+        UsageError, match="arm again: its cells are those of random, so its search space must"
+    ):
+        Study(name="s", arms=other).arm_config("again")

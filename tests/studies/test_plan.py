@@ -126,3 +126,11 @@ def test_pairs_of_one_search_are_planned_as_pairs() -> None:
     paired = "4 pairs of runs of one search: differences of 2.1 standard deviations of a pair's difference"
     assert [line.startswith(paired) for line in lines] == [False, True, False]
     assert "pairs" not in "".join(what_it_sees(built_in("sampling")))
+
+
+def test_cells_that_are_trained_again_are_planned() -> None:
+    line = (
+        "16 random cells, 2 trainings each: that they differ, where 57 % of the variance and more are the "
+        "cell's (80 % power)"
+    )
+    assert what_it_sees(built_in("noise")) == [line]
