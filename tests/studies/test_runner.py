@@ -226,6 +226,28 @@ def test_a_full_disk_ends_it_and_it_goes_on_when_there_is_space(tmp_path) -> Non
         assert len(json.loads((out / "report.json").read_text())["runs"]) == 4
 
 
+def test_random_cells_are_trained_again_with_other_seeds(tmp_path) -> None:
+    arms = "  random: {cells: random}\n  again: {cells: random, same_as: random}\n"
+    lay_out(tmp_path, arms, seeds=2, random=3, network="again")
+    code, text, err = run(tmp_path, "mine.yaml", "out", "--jobs", "2", "--json")
+    assert code == 0, err
+    result = json.loads(text)
+    (found,) = result["repeats"]
+    assert (found["n"], found["trainings"]) == (3, 2)
+    assert result["verdict"] == found["sentence"] and "n = 3 cells, 2 trainings each" in found["sentence"]
+    for number in (1, 2, 3):
+        first, again = (
+            Run.open(tmp_path / "out" / "runs" / f"{arm}-{number}") for arm in ("random", "again")
+        )
+        genotypes = [there.file("genotype.json").read_bytes() for there in (first, again)]
+        networks = [there.file("model.keras").read_bytes() for there in (first, again)]
+        assert genotypes[0] == genotypes[1] and networks[0] != networks[1]
+        assert first.config.seed != again.config.seed
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "How much of it is the cell" in page and "Random cells, trained again" in page
+    assert "Comparisons" not in page and result["hard_verdict"] is None
+
+
 def test_a_budget_is_measured_and_planned(tmp_path) -> None:
     lay_out(tmp_path, "  one: {}\n  random: {cells: random}\n", seeds=2, random=2)
     code, out, err = run(tmp_path, "mine.yaml", "a", "--budget", "20min", "--plan", "--json", "--jobs", "1")
