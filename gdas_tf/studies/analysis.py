@@ -23,17 +23,8 @@ from gdas_tf.studies.checklist import checklist
 from gdas_tf.studies.folder import StudyFolder
 from gdas_tf.studies.grid import FEWEST, Cell, Study, cells
 from gdas_tf.studies.plan import what_it_sees
-from gdas_tf.studies.statistics import (
-    ALPHA,
-    against_best,
-    best_of,
-    best_of_normal,
-    compare,
-    components,
-    detectable,
-    holm,
-    summarize,
-)
+from gdas_tf.studies.repeats import best_of_normal, components
+from gdas_tf.studies.statistics import ALPHA, against_best, best_of, compare, detectable, holm, summarize
 
 PUBLISHED = Path(__file__).with_name("published.json")
 

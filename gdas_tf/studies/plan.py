@@ -13,7 +13,8 @@ from gdas_tf.errors import UsageError
 from gdas_tf.pipeline import division
 from gdas_tf.pipeline.division import cannot_tell, search_within, seconds_of_search, steps_of_retraining
 from gdas_tf.studies.grid import FEWEST, Arm, Study, cells, search_key, shares_search
-from gdas_tf.studies.statistics import ALPHA, POWER, detectable, seen_share
+from gdas_tf.studies.repeats import seen_share
+from gdas_tf.studies.statistics import ALPHA, POWER, detectable
 
 _MOST = 100  # runs of an arm that a budget buys at most
 _START = 3.0  # seconds of a process before its first line
