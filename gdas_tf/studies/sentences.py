@@ -105,8 +105,8 @@ def disagreement(study: Study, arm: str, agreement: Mapping[str, Mapping[str, An
     if not parts:
         return None
     return (
-        f"The seeds of {label(study, arm)} do not agree: {'; '.join(parts)}. Another seed would find another "
-        "cell. Search for longer (search.epochs), or take the cell of no single search for the best one."
+        f"No evidence that the seeds of {label(study, arm)} agree: {'; '.join(parts)}. Another seed may find "
+        "quite another cell: take that of no single search for the best one."
     )
 
 
