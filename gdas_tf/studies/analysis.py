@@ -251,9 +251,21 @@ def _repeats(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) ->
         of = best_of_normal(_SEARCHED)
         found |= {"arm": base, "repeats": others, "accuracies": values, "of": _SEARCHED}
         found |= {"gain": of * found["cell"], "most": of * found["most"]}
+        found["by_test_images"] = _by_test_images([run for arm in (base, *others) for run in by_arm[arm]])
         found["sentence"] = sentences.repeated_sentence(found)
         result.append(found)
     return result
+
+
+def _by_test_images(runs: Sequence[Mapping[str, Any]]) -> float | None:
+    """How far accuracies stray, in points, because each run holds out test images of its own; None if not so.
+
+    The standard deviation of a binomial share.
+    """
+    if not any(run["own_test_images"] for run in runs):
+        return None
+    accuracy, images = (float(np.mean([run[key] for run in runs])) for key in ("accuracy", "images"))
+    return 100.0 * math.sqrt(accuracy / 100.0 * (1.0 - accuracy / 100.0) / images)
 
 
 def _validated(runs: Sequence[Mapping[str, Any]]) -> list[float] | None:

@@ -130,8 +130,9 @@ def test_what_is_the_cells_is_counted_over_the_cells_that_all_arms_have() -> Non
     arms = {"random": {"cells": "random"}, "again": {"cells": "random", "same_as": "random"}}
     study = Study(name="noise", arms=arms)
 
-    def runs(*accuracies: float) -> list[dict]:
-        return [{"number": number, "accuracy": one} for number, one in enumerate(accuracies, 1)]
+    def runs(*accuracies: float, own: bool = False) -> list[dict]:
+        facts = {"own_test_images": own, "images": 400}
+        return [{"number": number, "accuracy": one, **facts} for number, one in enumerate(accuracies, 1)]
 
     first, again = runs(60.0, 70.0, 80.0, 10.0), runs(61.0, 69.0, 80.5)
     (found,) = _repeats(study, {"random": first, "again": again})
@@ -142,3 +143,6 @@ def test_what_is_the_cells_is_counted_over_the_cells_that_all_arms_have() -> Non
     assert _repeats(study, {"random": first, "again": again[:1]}) == []
     (found,) = _repeats(study, {"random": first[:3], "again": runs(80.0, 61.0, 69.0)})
     assert found["sentence"].startswith("No evidence that random cells differ by more than the seed")
+    assert found["by_test_images"] is None
+    drawn = {arm: runs(80.0, 80.0, 80.0, own=True) for arm in ("random", "again")}
+    assert _repeats(study, drawn)[0]["by_test_images"] == pytest.approx(2.0)  # 100 sqrt(0.8 0.2 / 400)
