@@ -112,6 +112,7 @@ def draw_repeats(repeats: Mapping[str, Sequence[Sequence[float]]], path: str | P
         ends = everything.min(), everything.max()
         axes.plot(ends, ends, color=FAINT, linewidth=1.2, zorder=0)
         axes.set_aspect("equal", adjustable="datalim")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(_PERCENT)
         _finish(axes, "test accuracy of the first training", "of the same cell, trained again")
         if len(repeats) > 1:

@@ -63,19 +63,16 @@ def hard_sentence(study: Study, found: Mapping[str, Any]) -> str:
 
 def repeated_sentence(found: Mapping[str, Any]) -> str:
     """Returns how much of the spread of random cells is the cell's, and what a search could gain by it."""
+    claim = "Random cells differ by more than the seed of their training"
+    if found["p"] >= ALPHA:
+        claim = f"No evidence that {_small(claim)}"
     low, high = (f"{100 * end:.0f}" for end in found["interval"])
-    numbers = (
-        f"{100 * found['share']:.0f} % of the variance of their accuracies is the cell's, the rest the "
-        f"seed's (95 % interval {low} to {high} %, {probability(found['p'])}, n = {found['n']} cells, "
-        f"{found['trainings']} trainings each)"
+    return (
+        f"{claim} ({100 * found['share']:.0f} % of the variance is the cell's, 95 % interval {low} to "
+        f"{high} %, {probability(found['p'])}, n = {found['n']} cells, {found['trainings']} trainings each). "
+        f"The best of {found['of']} cells would be {found['gain']:.2f} points above the mean, at most "
+        f"{found['most']:.2f} by that interval."
     )
-    gain = (
-        f"the best of {found['of']} cells would be some {found['gain']:.2f} points above the mean, and by "
-        f"that interval {found['most']:.2f} at the most"
-    )
-    if found["p"] < ALPHA:
-        return f"Random cells differ by more than the seed of their training: {numbers}; {gain}."
-    return f"No evidence that random cells differ by more than the seed of their training: {numbers}; {gain}."
 
 
 def not_asked(study: Study) -> str | None:
@@ -129,3 +126,7 @@ def probability(p: float) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _small(text: str) -> str:
+    return text[:1].lower() + text[1:]

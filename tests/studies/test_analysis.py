@@ -137,7 +137,7 @@ def test_what_is_the_cells_is_counted_over_the_cells_that_all_arms_have() -> Non
     first, again = runs(60.0, 70.0, 80.0, 10.0), runs(61.0, 69.0, 80.5)
     (found,) = _repeats(study, {"random": first, "again": again})
     assert found["accuracies"] == [[60.0, 61.0], [70.0, 69.0], [80.0, 80.5]]
-    assert found["sentence"].startswith("Random cells differ by more than the seed of their training: 100 %")
+    assert found["sentence"].startswith("Random cells differ by more than the seed of their training (100 %")
     assert "n = 3 cells, 2 trainings each" in found["sentence"]
     assert found["gain"] == pytest.approx(2.5076 * found["cell"], rel=1e-4)
     assert _repeats(study, {"random": first, "again": again[:1]}) == []
