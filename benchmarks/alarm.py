@@ -5,14 +5,16 @@
 
 Takes run directories that differ in nothing but the seed, of a search that keeps logits. Of each edge and
 each pair of seeds it asks whether both find the same best operation. Edges that both are sure of are counted
-apart from those that one of them calls a coin flip. What chance gives is the agreement of different edges: an
-operation that is the best nearly everywhere agrees with itself without any knowledge of the edge.
+apart from those that one of them calls a coin flip. What chance gives is the agreement where the edges of
+each seed are shuffled: an operation that is the best nearly everywhere agrees with itself without any
+knowledge of the edge.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,33 +22,32 @@ import numpy as np
 from gdas_tf.pipeline.certainty import how_certain
 from gdas_tf.runs.run import Run
 
-SURE, FLIP = "sure of it", "a coin flip"
+SHUFFLES = 1000
 
 
-def edges_of(path: Path) -> dict[tuple[str, int, int], tuple[str, bool]]:
-    """The best operation of each edge of a search, and whether it is a coin flip."""
+def edges_of(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By the kind of cell the best operation of each edge of a search, and whether it is a coin flip."""
     run = Run.open(path)
     found = how_certain(run.file("search/logits.npz"), run.config)["edges"]
     return {
-        (kind, edge["node"], edge["input"]): (edge["best"], edge["coin_flip"])
+        kind: tuple(np.array([edge[key] for edge in edges]) for key in ("best", "coin_flip"))
         for kind, edges in found.items()
-        for edge in edges
     }
 
 
-def agreements(searches: list[dict]) -> dict[str, tuple[int, float, float]]:
-    """Of the edges that both seeds are sure of, and of the others: number, agreement, and that by chance."""
-    same: dict[str, list[bool]] = {SURE: [], FLIP: []}
-    other: dict[str, list[bool]] = {SURE: [], FLIP: []}
+def agreements(searches: Sequence[Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> tuple[np.ndarray, ...]:
+    """Whether two seeds find the same operation, and whether both are sure of it, for all edges and pairs."""
+    same, sure = [], []
     for first, second in itertools.combinations(searches, 2):
-        for (here, (mine, flip)), (there, (theirs, flop)) in itertools.product(first.items(), second.items()):
-            group = FLIP if flip or flop else SURE
-            (same if here == there else other)[group].append(mine == theirs)
-    return {
-        group: (len(same[group]), float(np.mean(same[group])), float(np.mean(other[group])))
-        for group in same
-        if same[group] and other[group]
-    }
+        for kind, (best, flip) in first.items():
+            same.append(best == second[kind][0])
+            sure.append(~(flip | second[kind][1]))
+    return np.concatenate(same), np.concatenate(sure)
+
+
+def shuffled(search: Mapping[str, tuple], generator: np.random.Generator) -> dict[str, tuple]:
+    """A search, the edges of which stand in another order."""
+    return {kind: (generator.permutation(best), flip) for kind, (best, flip) in search.items()}
 
 
 def main() -> None:
@@ -58,12 +59,22 @@ def main() -> None:
     searches = [edges_of(path) for path in options.runs]
     if len(searches) < 2 or not all(searches):
         parser.error("at least two searches that keep logits are needed")
-    flips = np.mean([flip for search in searches for _, flip in search.values()])
-    print(f"{len(searches)} seeds; {100 * flips:.0f} % of all edges are coin flips")
-    print("| edges that both seeds are | pairs | the same operation | by chance |")
-    print("|---|--:|--:|--:|")
-    for group, (count, agree, chance) in agreements(searches).items():
-        print(f"| {group} | {count} | {100 * agree:.0f} % | {100 * chance:.0f} % |")
+    same, sure = agreements(searches)
+    generator = np.random.default_rng(0)
+    chance = [
+        agreements([shuffled(search, generator) for search in searches])[0].mean() for _ in range(SHUFFLES)
+    ]
+    p = (1 + np.sum(np.array(chance) >= same.mean() - 1e-12)) / (1 + SHUFFLES)
+    flips = np.concatenate([flip for search in searches for _, flip in search.values()])
+    print(
+        "| seeds | edges that are coin flips | same operation | by chance | p | both sure | one a coin flip |"
+    )
+    print("|--:|--:|--:|--:|--:|--:|--:|")
+    groups = (f"{100 * same[one].mean():.0f} % of {one.sum()}" if one.any() else "-" for one in (sure, ~sure))
+    print(
+        f"| {len(searches)} | {100 * flips.mean():.0f} % | {100 * same.mean():.0f} % | "
+        f"{100 * np.mean(chance):.0f} % | {p:.3f} | {' | '.join(groups)} |"
+    )
 
 
 if __name__ == "__main__":

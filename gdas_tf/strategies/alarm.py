@@ -2,8 +2,9 @@
 
 Of each edge the logits of the best and of the second operation are compared. Their difference after the
 last epoch is the margin. Its noise is how far it would stray in as many epochs by chance: the standard
-deviation of its changes from epoch to epoch over the last quarter of the epochs, times the square root of the
-number of all epochs. Where the margin is below its noise, nothing but chance is needed to explain it.
+deviation of its changes from epoch to epoch times the square root of the number of epochs. Where the margin
+is below its noise, nothing but chance is needed to explain it. What that is worth, by whether several seeds
+agree: docs/study.md.
 
 This holds for every strategy that keeps logits, `normal` and `reduction`, in its history.
 """
@@ -68,7 +69,6 @@ def certainty(
     """
     logits = np.asarray(history, np.float64)
     epochs = len(logits) - 1
-    window = min(epochs, max(FEWEST_CHANGES + 1, math.ceil(epochs / 4)))
     candidates = space.candidates(keep_none)
     none = space.operations.index("none") if "none" in space.operations else None
     found = []
@@ -79,7 +79,7 @@ def certainty(
         if len(order) > 1:
             second = space.operations[order[1]]
             margin = float(last[order[0]] - last[order[1]])
-            changes = np.diff(logits[:, number, order[0]] - logits[:, number, order[1]])[-window:]
+            changes = np.diff(logits[:, number, order[0]] - logits[:, number, order[1]])
             if len(changes) >= FEWEST_CHANGES:
                 noise = float(changes.std(ddof=1) * math.sqrt(epochs))
         found.append(
