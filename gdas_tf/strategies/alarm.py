@@ -133,9 +133,9 @@ def warnings(found: Mapping[str, list[EdgeCertainty]], genotype: Genotype) -> li
         if flips > _MANY * len(known):
             lines.append(
                 f"the {kind} cell is a coin flip: on {flips} of its {len(known)} edges the margin between "
-                "the best and the second operation is below its own noise; search for "
-                "more epochs (search.epochs) or let the architecture learn faster "
-                "(search.architecture_learning_rate), and compare with random cells (gdas-tf study)"
+                "the best and the second operation is below its own noise; ask whether there is anything to "
+                "find (gdas-tf study noise), let short trainings choose (search.strategy robust), or search "
+                "for more epochs (search.epochs), and compare with random cells (gdas-tf study)"
             )
         empty = sum(edge.none_is_best for edge in edges)
         if empty > _MANY * len(edges):
