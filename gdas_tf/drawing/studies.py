@@ -109,9 +109,10 @@ def draw_repeats(repeats: Mapping[str, Sequence[Sequence[float]]], path: str | P
                     **_style(number),
                 )
         everything = np.concatenate([np.ravel(cells) for cells in repeats.values()])
-        ends = everything.min(), everything.max()
+        margin = 0.05 * max(np.ptp(everything), 1e-3)
+        ends = everything.min() - margin, everything.max() + margin
         axes.plot(ends, ends, color=FAINT, linewidth=1.2, zorder=0)
-        axes.set_aspect("equal", adjustable="datalim")
+        axes.set(xlim=ends, ylim=ends, aspect="equal")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(_PERCENT)
         _finish(axes, "test accuracy of the first training", "of the same cell, trained again")
