@@ -55,6 +55,7 @@ def test_flags_stand_for_fields(message, words):
         "configuration file a.yaml: data.padding: found x",  # there it has its own name
         "run directory r is damaged: configuration file r/config.yaml: data.padding: found x",
         "arm a: unknown configuration field 'search.epoch'; did you mean search.epochs?",  # of a study file
+        "arm a: race.keep: found 1.0; it must be below 1.0",
     ],
 )
 def test_other_words_stay(message):
