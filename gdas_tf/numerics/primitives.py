@@ -65,8 +65,8 @@ def overruns(kernel_shape: Sequence[int], stride: int) -> bool:
     """Whether oneDNN writes past its memory in the gradient by a kernel [h, w, I, O].
 
     Of 1x1 convolutions of stride 2 with fewer channels than its vectors have numbers (AVX-512: 16), where
-    TensorFlow hands them to oneDNN, as from 56x56 pixels on: uxlfoundation/oneDNN issue 6035. The same
-    convolution of `every_second` pixel has no stride.
+    TensorFlow hands them to oneDNN, as from 56x56 pixels on, with AVX2 at 9x7: uxlfoundation/oneDNN issue
+    6035. The same convolution of `every_second` pixel has no stride.
     """
     return stride == 2 and tuple(kernel_shape[:2]) == (1, 1) and kernel_shape[2] < 16
 
