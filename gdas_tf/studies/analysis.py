@@ -202,12 +202,8 @@ def _hard(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
     is its accuracy on the test images. Pairs whose random cells have no validation part are left out.
     """
     result = []
-    cells_of = {name: arm.cells for name, arm in study.arms.items()}
-    pairs = [
-        (first, second)
-        for first, second in study.pairs()
-        if (cells_of[first], cells_of[second]) == ("searched", "random")
-    ]
+    searched = study.searched()
+    pairs = [pair for pair in study.pairs() if pair[0] in searched and pair[1] not in searched]
     level = 1.0 - ALPHA / max(len(pairs), 1)  # Bonferroni's: all intervals hold at once
     for first, second in pairs:
         found, random = by_arm[first], by_arm[second]
@@ -250,7 +246,7 @@ def _repeats(study: Study, by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) ->
         found = dataclasses.asdict(components(values))
         of = best_of_normal(_SEARCHED)
         found |= {"arm": base, "repeats": others, "accuracies": values, "of": _SEARCHED}
-        found |= {"gain": of * found["cell"], "most": of * found["most"]}
+        found |= {"gain": of * found["cell"], "most_gain": of * found["most"]}
         found["by_test_images"] = _by_test_images([run for arm in (base, *others) for run in by_arm[arm]])
         found["sentence"] = sentences.repeated_sentence(found)
         result.append(found)

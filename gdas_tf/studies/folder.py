@@ -102,11 +102,13 @@ class StudyFolder(RunCollection):
         """The reports that were written before runs were added: `seeds`, `random` and `verdict` of each."""
         path = self.path / "report.json"
         try:
-            report = read_json(path) if path.is_file() else {}
+            report = read_json(path) if path.is_file() else None
         except UsageError:  # it is written anew, whatever happened to it
+            report = None
+        if not isinstance(report, dict) or not isinstance(report.get("study"), dict):
             return []
         earlier, study = report.get("earlier", []), self.study()
-        planned = {name: report.get("study", {}).get(name) for name in self.may_grow}
+        planned = {name: report["study"].get(name) for name in self.may_grow}
         if None not in planned.values() and planned != {name: getattr(study, name) for name in self.may_grow}:
             return [*earlier, {**planned, "verdict": report.get("verdict")}]
         return earlier

@@ -123,7 +123,7 @@ class Study(BaseModel):
         base = self.arms[name].same_as
         if base is None:
             return
-        fresh = [one for one, arm in self.arms.items() if arm.cells == "random" and arm.same_as is None]
+        fresh = self.drawn()
         if base not in fresh or self.arms[name].cells != "random":
             raise UsageError(
                 f"arm {name}: found same_as {base!r}; it goes with cells: random, and accepted are arms of "

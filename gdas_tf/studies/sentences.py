@@ -71,7 +71,7 @@ def repeated_sentence(found: Mapping[str, Any]) -> str:
         f"{claim} ({100 * found['share']:.0f} % of the variance is the cell's, 95 % interval {low} to "
         f"{high} %, {probability(found['p'])}, n = {found['n']} cells, {found['trainings']} trainings each). "
         f"The best of {found['of']} cells would be {found['gain']:.2f} points above the mean, at most "
-        f"{found['most']:.2f} by that interval."
+        f"{found['most_gain']:.2f} by that interval."
     )
 
 

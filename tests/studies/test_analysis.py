@@ -122,8 +122,9 @@ def test_runs_that_were_added_after_a_report_are_told(tmp_path) -> None:
     assert "then: 3 and 6; now 5 and 6" in report(5, 6)[0]
     assert "then: 3 and 6; now 5 and 6" in report(5, 6)[0]  # again, with no more runs
     assert "then: 3 and 6, 5 and 6; now 5 and 9" in report(5, 9)[0]
-    (tmp_path / "report.json").write_text("{")
-    assert folder.earlier_reports() == []
+    for damaged in ("{", "[]", '{"study": []}'):
+        (tmp_path / "report.json").write_text(damaged)
+        assert folder.earlier_reports() == []
 
 
 def test_what_is_the_cells_is_counted_over_the_cells_that_all_arms_have() -> None:
