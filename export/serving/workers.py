@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import math
 import multiprocessing
 import os
@@ -50,6 +51,8 @@ try:
 except ImportError:  # as on Windows
     _Loop = asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop
 
+_log = logging.getLogger("gdas_tf.serve")
+
 LAME_DUCK_SECONDS = 0.5
 """After SIGTERM: how long answers still go out with `Connection: close`, so that clients go elsewhere."""
 
@@ -67,6 +70,9 @@ _OTHER_FILES = 200
 
 _END_SECONDS = 11
 """For bodies that are under way at the end, and for the half of a second before it; then some to spare."""
+
+_CODE_SECONDS = 5
+"""Until the exit code of a process that has ended is known, at most."""
 
 _CODES = (0, -signal.SIGTERM)
 """Exit codes of processes that lost nothing; SIGTERM ends one that is not ready yet."""
@@ -185,7 +191,7 @@ def serve(
             if not signals.taken:
                 why = "ended again and again" if starting.done else "did not start"
                 raise RunError(f"a server process {why}; what it said stands above") from error
-    return signals.complete
+    return signals.complete()
 
 
 class _Signals:
@@ -209,10 +215,24 @@ class _Signals:
         self._workers = multiprocessing.active_children()
         theirs(number, frame)
 
-    @property
     def complete(self) -> bool:
-        """Whether each process had its time to finish."""
-        return all(worker.exitcode in _CODES for worker in self._workers)
+        """Returns whether each process had its time to finish, and logs how one ended that had not."""
+        codes = [_exit_code(worker) for worker in self._workers]
+        for code in set(codes).difference(_CODES):
+            _log.error("a server process ended with exit code %s", code)
+        return set(codes) <= set(_CODES)
+
+
+def _exit_code(process: multiprocessing.process.BaseProcess) -> int | None:
+    """Returns the exit code of a process that has ended.
+
+    granian waits for it in two threads. The system tells the code to one of them only: until that one has
+    written it down, the process counts as alive for the other.
+    """
+    end = time.monotonic() + _CODE_SECONDS
+    while (code := process.exitcode) is None and time.monotonic() < end:
+        time.sleep(0.01)
+    return code
 
 
 class _Starting:

@@ -247,6 +247,45 @@ except RunError as error:
     assert "Traceback" not in found.stderr
 
 
+def test_the_exit_code_is_waited_for(model: Path) -> None:
+    """The system tells it to one thread, here always to another one than that which asks for it later."""
+    code = f"""
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from gdas_tf.export.inference import InputOptions
+from gdas_tf.export.serving.repository import ModelFile
+from gdas_tf.export.serving.server import ServerSettings, reserve
+from gdas_tf.export.serving.workers import serve
+
+waitpid, told = os.waitpid, threading.Event()
+
+
+def waitpid_slowly(process, flags):
+    if threading.current_thread() is threading.main_thread():
+        if flags != os.WNOHANG:
+            told.wait()
+        return waitpid(process, flags)
+    taken = waitpid(process, flags)
+    told.set()
+    time.sleep(0.5)
+    return taken
+
+
+if __name__ == "__main__":
+    os.waitpid = waitpid_slowly
+    files = [ModelFile("net", 1, Path({str(model)!r}))]
+    with reserve("127.0.0.1", 0) as held:
+        settings = ServerSettings(processes=1, threads=1)
+        end = lambda: os.kill(os.getpid(), signal.SIGTERM)
+        print(serve(files, InputOptions(), settings, held, end))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.stdout == "True\n", found.stderr
+
+
 @pytest.mark.slow
 def test_a_request_of_the_largest_size_fits_the_share_of_each_process(model: Path) -> None:
     with serving(model, "--processes", 4, "--queue-size", 10, "--max-images", 8) as server:
