@@ -24,7 +24,8 @@ from pathlib import Path
 
 from figures import spread, three
 
-PEERS = Path(__file__).resolve().parents[2] / "shared" / "bench"
+BESIDE = Path(__file__).resolve().parents[2]
+PEERS = BESIDE / "shared" / "bench"
 PEER_OF = {"darts": "torch_supernet.py", "nasbench201": "torch_nasbench201.py"}
 
 
@@ -117,7 +118,9 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", help="Keras dtype policy (ours only)")
     parser.add_argument("--jit", action="store_true", help="compile each operation with XLA (ours only)")
     parser.add_argument(
-        "--torch-python", default="/work/venv-torch/bin/python", help="a Python with torch 2.13.0"
+        "--torch-python",
+        default=str(BESIDE / "venv-torch" / "bin" / "python"),
+        help="a Python with torch 2.13.0",
     )
     parser.add_argument("--peer", type=Path, help="the peer's script, by default that of the space")
     parser.add_argument("--no-peer", action="store_true", help="measure gdas-tf alone")

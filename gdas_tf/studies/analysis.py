@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,9 @@ from gdas_tf.studies.checklist import checklist
 from gdas_tf.studies.folder import StudyFolder
 from gdas_tf.studies.grid import FEWEST, Cell, Study, cells
 from gdas_tf.studies.plan import what_it_sees
+from gdas_tf.studies.published import beside_published
 from gdas_tf.studies.repeats import best_of_normal, components
 from gdas_tf.studies.statistics import ALPHA, against_best, best_of, compare, detectable, holm, summarize
-
-PUBLISHED = Path(__file__).with_name("published.json")
 
 _SEARCHED = 100  # cells, the best of which is what a search could find
 
@@ -71,7 +69,7 @@ def analyse(folder: StudyFolder, failed: Mapping[str, str]) -> dict[str, Any]:
         "repeats": repeats,
         "runs": runs,
         "failed": dict(failed),
-        "published": _published(study, runs, by_arm),
+        "published": beside_published(study, by_arm),
         "changed_from_preset": _settings(study),
     }
     result["surroundings"] = _surroundings(folder, study)
@@ -288,39 +286,6 @@ def incumbents(result: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]
                 (draws * each, best_of(accuracies, draws, chosen_by)) for draws in range(1, len(runs) + 1)
             ]
     return curves
-
-
-def _published(
-    study: Study, runs: Sequence[Mapping[str, Any]], by_arm: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> dict[str, Any]:
-    """Published figures, ours beside them where data and size agree, and else why they do not."""
-    facts = read_json(PUBLISHED)
-    config, run = study.base(), runs[0]
-    differ = []
-    if run["data"] != facts["data"]:
-        differ.append(f"the data are {run['data']}")
-    elif run["training_images"] != facts["training_images"]:
-        differ.append(f"there are {run['training_images']:,} training images")
-    if list(run["image_shape"][:2]) != facts["image_size"]:
-        differ.append(f"the images have {run['image_shape'][0]}x{run['image_shape'][1]} pixels")
-    for field, wanted in facts["retrain"].items():
-        value = config.get(f"retrain.{field}")
-        if value not in wanted:
-            differ.append(f"retrain.{field} is {value}")
-    rows = []
-    for row in facts["rows"]:
-        ours = None
-        for arm, found in by_arm.items():
-            settings = study.arm_config(arm)
-            alike = study.arms[arm].cells == row["cells"] and settings.search.reduction == row["reduction"]
-            if (
-                not differ
-                and alike
-                and (row["cells"] == "random" or list(settings.derive.ranks) == row["ranks"])
-            ):
-                ours = {"arm": arm, "error": _mean([100.0 - one["accuracy"] for one in found])}
-        rows.append({**row, "ours": ours})
-    return {"comparable": not differ, "because": differ, "rows": rows, "sources": facts["sources"]}
 
 
 def _best_arm(by_arm: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
