@@ -23,7 +23,7 @@ _SETTINGS = re.compile(r"\b(?:InputOptions|ServerSettings)\.([a-z_]+)\b")
 
 _FILES = re.compile(
     r"(?:run directory .* is damaged: )?configuration file "
-    r"|vary\b|space file |study file |arm .*?: (?:unknown configuration field |\w+\.\w+: found )"
+    r"|vary\b|space file |study file |config: |arm .*?: (?:unknown configuration field |\w+\.\w+: found )"
     r"|tuning |(?:\[.*?\] |worker .*?: )trial "
 )
 """How a message about a file of values, or about what is tuned, begins: there a field has its own name."""

@@ -68,11 +68,13 @@ def run_study(
                 side_by_side = jobs if executor == "local" else max(1, len(machine.client.nthreads()))
                 if known is None:
                     study = _prepare(folder, study, machine, side_by_side, budget)
-                lines = folder.plan()["lines"] if known is None else planning.what_it_sees(study)
+                    lines = folder.plan()["lines"]
+                else:
+                    lines = planning.describe(study, study.base(), side_by_side, None)
+                if only_plan:
+                    return {"failed": {}, "plan": {**folder.plan(), "lines": lines}}
                 for line in lines:
                     progress(line)
-                if only_plan:
-                    return {"failed": {}, "plan": folder.plan()}
                 failed = _train_all(folder, study, machine)
                 failed |= _measure_all(folder, study, machine, side_by_side, failed)
         except UsageError:

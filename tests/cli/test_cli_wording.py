@@ -56,6 +56,7 @@ def test_flags_stand_for_fields(message, words):
         "run directory r is damaged: configuration file r/config.yaml: data.padding: found x",
         "arm a: unknown configuration field 'search.epoch'; did you mean search.epochs?",  # of a study file
         "arm a: race.keep: found 1.0; it must be below 1.0",
+        "config: unknown configuration field 'retrain.epoch'; did you mean retrain.epochs?",
     ],
 )
 def test_other_words_stay(message):
