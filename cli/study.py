@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdas_tf.cli import options
 from gdas_tf.cli.console import print_result, progress_on_stderr, warn
+from gdas_tf.cli.wording import in_flags
 from gdas_tf.config.sections import SECTIONS
 from gdas_tf.durations import parse_duration
 from gdas_tf.errors import RunError, UsageError
@@ -114,13 +115,14 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _print(as_json: bool, result: dict[str, Any], report: dict[str, Any]) -> None:
-    """Prints what a report says: its verdicts and files as the result, and its warnings."""
+    """Prints what a report says: its verdicts, advice and files as the result, and its warnings."""
     lines = [report["verdict"]]
     if report["hard_verdict"]:
         lines.append(report["hard_verdict"])
     lines += [one["sentence"] for one in report["repeats"] if one["sentence"] != report["verdict"]]
     warn(report["warnings"])
-    print_result(as_json, result, "\n".join([*lines, "", *report["files"].values()]))
+    lines += ["", *map(in_flags, report["advice"]), "", *report["files"].values()]
+    print_result(as_json, result, "\n".join(lines))
 
 
 def _study(args: argparse.Namespace) -> tuple[Path, Study]:

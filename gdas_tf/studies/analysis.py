@@ -17,6 +17,7 @@ from gdas_tf.runs.run import Run
 from gdas_tf.spaces.genotype import Genotype
 from gdas_tf.strategies.alarm import weightless
 from gdas_tf.studies import sentences
+from gdas_tf.studies.advice import advice, chosen
 from gdas_tf.studies.agreement import agreement
 from gdas_tf.studies.checklist import checklist
 from gdas_tf.studies.folder import StudyFolder
@@ -67,11 +68,13 @@ def analyse(folder: StudyFolder, failed: Mapping[str, str]) -> dict[str, Any]:
         "comparisons": comparisons,
         "against_best": hard,
         "repeats": repeats,
+        "chosen": chosen(runs),
         "runs": runs,
         "failed": dict(failed),
         "published": beside_published(study, by_arm),
         "changed_from_preset": _settings(study),
     }
+    result["advice"] = advice(folder, study, result)
     result["surroundings"] = _surroundings(folder, study)
     result["checklist"] = checklist(study, result)
     return result
