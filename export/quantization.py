@@ -1,7 +1,7 @@
 """ONNX float32 -> int8: static post-training quantisation by onnxruntime, for CPUs with 8-bit products.
 
 The graph is first brought into a form whose operators onnxruntime computes well in 8 bits (see `prepare`),
-then calibrated on training images and quantised: unsigned 8-bit activations, signed 8-bit weights with a
+then calibrated on training images and quantised: unsigned 8-bit activations, signed weights of 7 bits with a
 scale for each output channel, written as QuantizeLinear / DequantizeLinear pairs around each operator.
 """
 
