@@ -82,6 +82,8 @@ def _after_verdict(folder: StudyFolder, study: Study, result: Mapping[str, Any])
     hard = next((one for one in result["against_best"] if (one["first"], one["second"]) == pair), None)
     if first["difference"] < 0 or hard is None or hard["interval"][0] > 0 or hard["draws"] < 2:
         return None
+    if study.arm_config(first["first"]).search.strategy == "race":
+        return None
     return (
         f"{hard['draws']} random cells, the best of which a validation part chooses, may do as well in the "
         f"same time: {_race(study, first['second'], hard['draws'])}."

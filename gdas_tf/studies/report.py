@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,8 @@ def _draw_cells(folder: StudyFolder, study: Study, result: Mapping[str, Any]) ->
         )
         name = runs[(len(runs) - 1) // 2]["name"]
         genotype = Genotype.load(Run.open(folder.run_path(name)).file("genotype.json"))
+        # A name that a search gave it, as random-3, may be that of another run here.
+        genotype = dataclasses.replace(genotype, name=None)
         paths = {kind: folder.path / "pictures" / f"{name}-{kind}.svg" for kind in ("normal", "reduction")}
         for kind, path in paths.items():
             if kind == "normal" or genotype.reduction is not None:

@@ -16,9 +16,9 @@ RUNS = [
 ]
 
 
-def advised(**found: object) -> list[str]:
+def advised(study: Study = STUDY, **found: object) -> list[str]:
     result = {"chosen": None, "comparisons": [], "against_best": [], "repeats": [], "runs": RUNS, **found}
-    return advice(StudyFolder("out"), STUDY, result)
+    return advice(StudyFolder("out"), study, result)
 
 
 def compared(p: float, difference: float, first: str = "search", second: str = "random") -> dict:
@@ -49,8 +49,7 @@ def test_after_no_evidence_comes_the_question_whether_there_is_anything_to_find(
     (line,) = advised(comparisons=[compared(0.3, 1.0)], against_best=[hard(-1.0, 3)])
     assert "the study noise" in line and "out/runs/random-1/config.yaml" in line
     other = Study(name="two", arms={"a": {}, "b": {}}, questions=[("a", "b")])
-    result = {"chosen": None, "comparisons": [compared(0.3, 1.0, "a", "b")], "repeats": []}
-    assert advice(StudyFolder("out"), other, result) == []
+    assert advised(other, comparisons=[compared(0.3, 1.0, "a", "b")]) == []
 
 
 @pytest.mark.parametrize(
@@ -65,6 +64,12 @@ def test_a_race_is_advised_where_only_the_mean_random_cell_was_beaten(
     if advises:
         epochs = STUDY.base().retrain.epochs
         assert f"race with race.candidates random:3 and race.epochs {epochs}." in lines[0]
+
+
+def test_no_race_is_advised_after_a_race() -> None:
+    arms = {"search": {"search.strategy": "race"}, "random": {"cells": "random"}}
+    found = {"comparisons": [compared(0.01, 1.0)], "against_best": [hard(-0.5, 3)]}
+    assert advised(Study(name="race", arms=arms), **found) == []
 
 
 def test_after_noise_cells_are_chosen_where_they_differ() -> None:
