@@ -63,17 +63,17 @@ def run_study(
     made = not Path(path).exists()
     with folder.lock():
         try:
+            if only_plan and known is not None:
+                folder.check_same(study)  # and nothing is written: it is only asked about
+                return {"failed": {}, "plan": {**known, "lines": _lines(study, jobs)}}
             folder.begin(study)
             with opened(executor, jobs, scheduler) as machine:
                 side_by_side = jobs if executor == "local" else max(1, len(machine.client.nthreads()))
                 if known is None:
                     study = _prepare(folder, study, machine, side_by_side, budget)
-                    lines = folder.plan()["lines"]
-                else:
-                    lines = planning.describe(study, study.base(), side_by_side, None)
                 if only_plan:
-                    return {"failed": {}, "plan": {**folder.plan(), "lines": lines}}
-                for line in lines:
+                    return {"failed": {}, "plan": folder.plan()}
+                for line in folder.plan()["lines"] if known is None else _lines(study, side_by_side):
                     progress(line)
                 failed = _train_all(folder, study, machine)
                 failed |= _measure_all(folder, study, machine, side_by_side, failed)
@@ -84,6 +84,10 @@ def run_study(
         from gdas_tf.studies.report import write_report
 
         return {"failed": failed, "plan": folder.plan(), "report": write_report(folder, failed)}
+
+
+def _lines(study: Study, jobs: int) -> list[str]:
+    return planning.describe(study, study.base(), jobs, None)
 
 
 def _prepare(folder: StudyFolder, study: Study, machine: Executor, jobs: int, budget: float | None) -> Study:

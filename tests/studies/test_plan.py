@@ -9,8 +9,10 @@ from gdas_tf.errors import UsageError
 from gdas_tf.pipeline.division import Costs, Images
 from gdas_tf.studies import plan
 from gdas_tf.studies.built_in import built_in
+from gdas_tf.studies.folder import StudyFolder
 from gdas_tf.studies.grid import Study
 from gdas_tf.studies.plan import costs, equal_compute, fit, what_it_sees
+from gdas_tf.studies.runner import run_study
 from gdas_tf.training.seconds import Seconds, TrialSeconds
 
 STUDY = built_in("verdict")
@@ -134,3 +136,17 @@ def test_cells_that_are_trained_again_are_planned() -> None:
         "cell's (80 % power)"
     )
     assert what_it_sees(built_in("noise")) == [line]
+
+
+def test_asking_about_more_runs_of_a_planned_study_adds_none(tmp_path) -> None:
+    folder = StudyFolder(tmp_path / "study")
+    folder.begin(STUDY)
+    folder.write_plan({"lines": ["planned"], "seeds": STUDY.seeds})
+    described = folder.described_by().read_bytes()
+    more = STUDY.model_copy(update={"seeds": 40})
+    found = run_study(folder.path, more, only_plan=True)["plan"]["lines"]
+    assert found[1].startswith("40 searches and 10 random cells: differences of")
+    assert folder.described_by().read_bytes() == described and folder.plan()["lines"] == ["planned"]
+    other = STUDY.model_copy(update={"config": {"search.epochs": 3}})
+    with pytest.raises(UsageError, match="it is another study"):
+        run_study(folder.path, other, only_plan=True)

@@ -151,6 +151,8 @@ def test_another_study_is_refused_and_runs_may_be_added(killed) -> None:
     assert "it is another study (config.search.epochs = 4 there, 9 now)" in err
     code, _, err = run(killed, "out", "--resume", "--random", "2")
     assert code == 2 and "random = 3 there, 2 now" in err
+    code, text, err = run(killed, "out", "--plan", "--random", "9", "--json")
+    assert code == 0 and "9 random cells" in json.loads(text)["lines"][1], err
     code, text, err = run(killed, "out", "--resume", "--random", "4", "--jobs", "2", "--json")
     assert code == 0, err
     assert "warning: Runs were added after a report was seen (seeds and random cells then: 2 and 3" in err
