@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import spread, three
+from figures import TORCH_PYTHON, spread, three
 
 from gdas_tf.export.benchmark.files import encode_pixels
 from gdas_tf.export.inference import Classifier
@@ -195,7 +195,7 @@ def main() -> None:
     add_sizes(parser, [1, 64])
     parser.add_argument(
         "--torch-python",
-        default=str(HERE.parents[1] / "venv-torch" / "bin" / "python"),
+        default=TORCH_PYTHON,
         help="Python with torch, onnx and onnxscript",
     )
     parser.add_argument("--json", type=Path, default=Path("inference.json"), help="file to write")

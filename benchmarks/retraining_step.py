@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from figures import spread, three
+from figures import TORCH_PYTHON, spread, three
 
 HERE = Path(__file__).resolve().parent
 WAYS = {"torch, NCHW": "nchw", "torch, channels last": "channels_last", "gdas-tf": "ours"}
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--drop-path", type=float, default=0.1)
     parser.add_argument("--precision", default="float32", help="of gdas-tf; PyTorch computes in float32")
     parser.add_argument("--jit", action="store_true", help="compile the step of gdas-tf with XLA")
-    parser.add_argument("--torch-python", default=str(HERE.parents[1] / "venv-torch" / "bin" / "python"))
+    parser.add_argument("--torch-python", default=TORCH_PYTHON)
     parser.add_argument("--json", type=Path, default=Path("retraining_step.json"), help="file to write")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -22,9 +22,8 @@ import time
 from datetime import date
 from pathlib import Path
 
-from figures import spread, three
+from figures import BESIDE, TORCH_PYTHON, spread, three
 
-BESIDE = Path(__file__).resolve().parents[2]
 PEERS = BESIDE / "shared" / "bench"
 PEER_OF = {"darts": "torch_supernet.py", "nasbench201": "torch_nasbench201.py"}
 
@@ -117,11 +116,7 @@ def main() -> None:
     parser.add_argument("--force", help="sample this operation on all edges (ours only)")
     parser.add_argument("--precision", default="float32", help="Keras dtype policy (ours only)")
     parser.add_argument("--jit", action="store_true", help="compile each operation with XLA (ours only)")
-    parser.add_argument(
-        "--torch-python",
-        default=str(BESIDE / "venv-torch" / "bin" / "python"),
-        help="a Python with torch 2.13.0",
-    )
+    parser.add_argument("--torch-python", default=TORCH_PYTHON, help="a Python with torch 2.13.0")
     parser.add_argument("--peer", type=Path, help="the peer's script, by default that of the space")
     parser.add_argument("--no-peer", action="store_true", help="measure gdas-tf alone")
     parser.add_argument("--json", type=Path, default=Path("search_step.json"), help="file to write")
