@@ -217,10 +217,10 @@ class _Signals:
 
     def complete(self) -> bool:
         """Returns whether each process had its time to finish, and logs how one ended that had not."""
-        codes = [_exit_code(worker) for worker in self._workers]
-        for code in set(codes).difference(_CODES):
+        lost = {_exit_code(worker) for worker in self._workers}.difference(_CODES)
+        for code in lost:
             _log.error("a server process ended with exit code %s", code)
-        return set(codes) <= set(_CODES)
+        return not lost
 
 
 def _exit_code(process: multiprocessing.process.BaseProcess) -> int | None:
