@@ -54,7 +54,7 @@ def _after_noise(study: Study, found: Mapping[str, Any]) -> str:
     """What to do when it is known how much of the spread is the cell's."""
     if found["p"] >= ALPHA:
         return (
-            "As far as these trainings show, a search has nothing to find: take a random cell "
+            "These trainings do not show that a search would find anything: take a random cell "
             "(search.strategy random), or ask again with longer trainings, wider networks or more images."
         )
     # One training tells a cell's worth from chance as well as it correlates with it: the root of the share.
