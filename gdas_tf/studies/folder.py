@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from gdas_tf.errors import UsageError
-from gdas_tf.files import read_json, write_json
+from gdas_tf.files import write_json
 from gdas_tf.runs.collection import RunCollection
 from gdas_tf.runs.run import Run
 from gdas_tf.studies.grid import Cell, Study
+from gdas_tf.user_files import read_mapping
 
 
 class StudyFolder(RunCollection):
@@ -62,8 +63,7 @@ class StudyFolder(RunCollection):
 
     def measured(self, cell: Cell) -> dict[str, Any] | None:
         """What was measured of a cell's network, or None."""
-        path = self.measured_path(cell)
-        return read_json(path) if path.is_file() else None
+        return _read(self.measured_path(cell))
 
     def measured_path(self, cell: Cell) -> Path:
         """Where to write what was measured of a cell's network."""
@@ -81,9 +81,8 @@ class StudyFolder(RunCollection):
 
     def outcome(self, task: str) -> dict[str, Any] | None:
         """How a process ended, or None."""
-        path = self.outcome_path(task)
         try:
-            return read_json(path) if path.is_file() else None
+            return _read(self.outcome_path(task))
         except UsageError:  # it was killed in the wrong moment
             return None
 
@@ -91,8 +90,7 @@ class StudyFolder(RunCollection):
 
     def plan(self) -> dict[str, Any] | None:
         """What was planned, or None."""
-        path = self.path / "plan.json"
-        return read_json(path) if path.is_file() else None
+        return _read(self.path / "plan.json")
 
     def write_plan(self, plan: dict[str, Any]) -> None:
         """Writes what is planned."""
@@ -100,12 +98,11 @@ class StudyFolder(RunCollection):
 
     def earlier_reports(self) -> list[dict[str, Any]]:
         """The reports that were written before runs were added: `seeds`, `random` and `verdict` of each."""
-        path = self.path / "report.json"
         try:
-            report = read_json(path) if path.is_file() else None
+            report = _read(self.path / "report.json") or {}
         except UsageError:  # it is written anew, whatever happened to it
-            report = None
-        if not isinstance(report, dict) or not isinstance(report.get("study"), dict):
+            return []
+        if not isinstance(report.get("study"), dict):
             return []
         earlier, study = report.get("earlier", []), self.study()
         planned = {name: report["study"].get(name) for name in self.may_grow}
@@ -115,5 +112,15 @@ class StudyFolder(RunCollection):
 
     def latency(self) -> dict[str, float]:
         """The latency of a cell's ONNX file in ms, by its name."""
-        path = self.path / "latency.json"
-        return read_json(path) if path.is_file() else {}
+        return _read(self.path / "latency.json") or {}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a JSON file of a study holds; None where there is no file.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    if not path.is_file():
+        return None
+    return read_mapping(path, f"study file {path}", "it must hold values by name; remove it to make it anew")

@@ -150,3 +150,14 @@ def test_asking_about_more_runs_of_a_planned_study_adds_none(tmp_path) -> None:
     other = STUDY.model_copy(update={"config": {"search.epochs": 3}})
     with pytest.raises(UsageError, match="it is another study"):
         run_study(folder.path, other, only_plan=True)
+
+
+@pytest.mark.parametrize("damaged", ["[]", "{", "3"])
+def test_a_damaged_plan_is_named(tmp_path, damaged: str) -> None:
+    folder = StudyFolder(tmp_path / "study")
+    folder.begin(STUDY)
+    path = folder.path / "plan.json"
+    path.write_text(damaged)
+    with pytest.raises(UsageError, match=r"study file .*plan.json: (found|not JSON)"):
+        run_study(folder.path, STUDY, only_plan=True)
+    assert path.read_text() == damaged
