@@ -57,12 +57,14 @@ def _after_noise(study: Study, found: Mapping[str, Any]) -> str:
             "These trainings do not show that a search would find anything: take a random cell "
             "(search.strategy random), or ask again with longer trainings, wider networks or more images."
         )
-    # One training tells a cell's worth from chance as well as it correlates with it: the root of the share.
-    gain = best_of_normal(_RACE) * found["cell"] * math.sqrt(found["share"])
+    # A training correlates with its cell's worth by the root of the share, which also is the deviation of
+    # the cells in units of that of all trainings.
+    spread = found["cell"] / math.sqrt(found["share"])
+    gain, least = (best_of_normal(_RACE) * share * spread for share in (found["share"], found["interval"][0]))
     return (
         f"Choosing is worth its time here. Of {_RACE} random cells the one that is best in a training as "
-        f"long as the final one is expected {gain:.2f} points above the mean: "
-        f"{_race(study, found['arm'], _RACE)}."
+        f"long as the final one is expected {gain:.2f} points above the mean, at least {least:.2f} by that "
+        f"interval: {_race(study, found['arm'], _RACE)}."
     )
 
 

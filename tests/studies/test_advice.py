@@ -30,7 +30,7 @@ def hard(low: float, draws: int) -> dict:
 
 
 def repeated(p: float) -> dict:
-    return {"arm": "random", "p": p, "cell": 2.0, "share": 0.64}
+    return {"arm": "random", "p": p, "cell": 2.0, "share": 0.64, "interval": (0.16, 0.81)}
 
 
 def test_the_network_to_take_is_chosen_by_the_validation_part_and_not_by_test_images() -> None:
@@ -76,5 +76,6 @@ def test_after_noise_cells_are_chosen_where_they_differ() -> None:
     (line,) = advised(repeats=[repeated(0.01)])
     # The expected best of eight standard normal values is 1.4236; 1.4236 * 2.0 * 0.8.
     assert "2.28 points above the mean" in line and "race.candidates random:8" in line
+    assert "at least 0.57 by that interval" in line  # a quarter of it, as 0.16 is of 0.64
     (line,) = advised(repeats=[repeated(0.2)])
     assert "search.strategy random" in line
